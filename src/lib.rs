@@ -1,0 +1,32 @@
+//! `cooper` builds container images for [ZenML](https://zenml.io).
+//!
+//! A build takes this path:
+//!
+//! 1. A caller (the Python boundary, [`python`], or a test) makes one [`request::BuildRequest`]. All names, digests and
+//!    platforms in it are already types; nothing is parsed later.
+//! 2. [`engine`] chooses what will do the work and asks whether it can.
+//! 3. [`context`] lists what goes into the build: the files under a root, less what the ignore file excludes, plus files
+//!    that exist only in memory. It is read as a stream, never copied to disk.
+//! 4. The engine runs. The Docker engine hands the context to a daemon, through a [`buildkit`] session where the
+//!    daemon has BuildKit. What happens on the way is told as [`event::Event`]s.
+//! 5. Credentials come from the caller or from the user's Docker config ([`registry`]), the image is pushed, and the
+//!    caller gets an [`outcome::Outcome`] or an [`error::Error`].
+//!
+//! Dependencies point one way: `python -> engine -> {context, buildkit, registry} -> {request, outcome, reference, digest,
+//! platform, secret} -> {error, event, cancel}`. A test (`tests/it/architecture.rs`) keeps it so.
+
+pub mod buildkit;
+pub mod cancel;
+pub mod context;
+pub mod digest;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod outcome;
+pub mod platform;
+pub mod reference;
+pub mod registry;
+pub mod request;
+pub mod secret;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! Registries: whom to ask for credentials.

@@ -1,0 +1,304 @@
+//! What a caller asks for: every option, typed, checked once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// One build.
+///
+/// Maps are sorted, so that equal requests make equal calls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildRequest {
+    /// What goes in.
+    pub context: ContextSpec,
+    /// The Dockerfile.
+    #[serde(default)]
+    pub dockerfile: DockerfileSpec,
+    /// The image's names; the first is the one that is returned when nothing is pushed.
+    #[serde(default)]
+    pub tags: Vec<Reference>,
+    /// How to build.
+    #[serde(default)]
+    pub options: BuildOptions,
+    /// Push every tag after the build.
+    #[serde(default)]
+    pub push: bool,
+    /// Where to build.
+    #[serde(default)]
+    pub engine: EngineSpec,
+}
+
+/// What goes into a build.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContextSpec {
+    /// The directory; `None` builds from the extra files alone.
+    pub root: Option<PathBuf>,
+    /// The ignore file to use. `None` looks for `<Dockerfile>.dockerignore`, then `.dockerignore` in the root.
+    pub ignore_file: Option<PathBuf>,
+    /// Patterns that are appended to those of an ignore file (not used where there is none); ZenML appends `!/.zen`.
+    pub extra_patterns: Vec<String>,
+    /// Files that exist in memory only. They override walked files and are never excluded.
+    pub extra_files: Vec<ExtraFile>,
+    /// Leave the ignore file itself out of the context, as ZenML does. The Docker CLI leaves it in.
+    pub omit_ignore_file: bool,
+}
+
+/// A file that exists in memory only.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraFile {
+    /// Path in the context, with `/` between parts.
+    pub path: String,
+    /// What is in it.
+    #[serde(with = "content")]
+    pub content: Bytes,
+    /// Permission bits.
+    #[serde(default = "ExtraFile::default_mode")]
+    pub mode: u32,
+}
+
+impl ExtraFile {
+    const fn default_mode() -> u32 {
+        0o644
+    }
+}
+
+/// Bytes or text, as they come over the Python boundary.
+mod content {
+    use bytes::Bytes;
+    use serde::Deserializer;
+    use serde_bytes::ByteBuf;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        // `ByteBuf` takes a bytes object as well as a text.
+        let buffer: ByteBuf = serde::Deserialize::deserialize(deserializer)?;
+        Ok(Bytes::from(buffer.into_vec()))
+    }
+}
+
+/// The Dockerfile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DockerfileSpec {
+    /// A file on this machine, inside or outside the context's root. Relative paths start at the working directory.
+    Path(PathBuf),
+    /// A path within the context, extra files included.
+    InContext(String),
+    /// The text itself (`-f -`).
+    Text(String),
+}
+
+impl Default for DockerfileSpec {
+    fn default() -> Self {
+        Self::InContext("Dockerfile".into())
+    }
+}
+
+/// How to build. The names are those of the Docker CLI, with `_` for `-`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildOptions {
+    /// `--build-arg`: `None` takes the value from the environment, as the Docker CLI does, or leaves the argument unset.
+    pub build_args: BTreeMap<String, Option<String>>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--target`: the stage to build.
+    pub target: Option<String>,
+    /// `--platform`: one; the daemon's own where `None`.
+    pub platform: Option<Platform>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--pull`: look for newer base images.
+    pub pull: bool,
+    /// `--rm` of the classic builder: remove intermediate containers; `None` is its default, true. BuildKit has none.
+    pub rm: Option<bool>,
+    /// `--force-rm` of the classic builder.
+    pub force_rm: Option<bool>,
+    /// `--squash` of the classic builder.
+    pub squash: bool,
+    /// `--shm-size` in bytes.
+    pub shm_size: Option<u64>,
+    /// `--network` of RUN: `default`, `none`, `host`, or, with the classic builder, a network's name.
+    pub network: Option<String>,
+    /// `--add-host`: name -> address.
+    pub add_hosts: BTreeMap<String, String>,
+    /// `--cache-from`: image names, or BuildKit's `type=registry,ref=...`.
+    pub cache_from: Vec<String>,
+    /// `--cache-to`: BuildKit's `type=...,key=value`.
+    pub cache_to: Vec<String>,
+    /// `--secret`.
+    pub secrets: Vec<SecretSpec>,
+    /// `--ssh`.
+    pub ssh: Vec<SshSpec>,
+    /// `--build-context`: name -> source (a directory, `docker-image://...`, an https or git URL).
+    pub build_contexts: BTreeMap<String, String>,
+    /// `--ulimit`, as `name=soft[:hard]`.
+    pub ulimits: Vec<String>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// Limits of the classic builder.
+    pub memory: Option<u64>,
+    /// Memory and swap, in bytes, or -1 for no limit (classic builder).
+    pub memory_swap: Option<i64>,
+    /// `--cpuset-cpus` (classic builder).
+    pub cpuset_cpus: Option<String>,
+    /// `--cpu-shares` (classic builder).
+    pub cpu_shares: Option<u64>,
+    /// `--cpu-period` in microseconds (classic builder).
+    pub cpu_period: Option<u64>,
+    /// `--cpu-quota` in microseconds (classic builder).
+    pub cpu_quota: Option<u64>,
+    /// Unix time that replaces newer times in the image (`SOURCE_DATE_EPOCH`).
+    pub source_date_epoch: Option<u64>,
+}
+
+/// A secret that RUN may mount, and where its value comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSpec {
+    /// The `id` of `RUN --mount=type=secret,id=...`.
+    pub id: String,
+    /// Where the value comes from.
+    pub source: SecretSource,
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    /// A file, read when the build asks for it.
+    File(PathBuf),
+    /// An environment variable, read when the build asks for it.
+    Env(String),
+    /// The value itself; text or bytes.
+    Value(Secret<serde_bytes::ByteBuf>),
+}
+
+/// An SSH agent, or keys, that `RUN --mount=type=ssh` may use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshSpec {
+    /// The id, usually `default`.
+    pub id: String,
+    /// An agent's socket or key files; empty: the agent at `SSH_AUTH_SOCK`.
+    #[serde(default)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Where to build.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSpec {
+    /// Which engine.
+    pub kind: EngineKind,
+    /// The daemon's address (`unix://`, `tcp://`, `ssh://`, ...); `None` finds it as the Docker CLI does.
+    pub endpoint: Option<String>,
+    /// The Docker context to use (`docker context ls`), in place of the current one.
+    pub docker_context: Option<String>,
+    /// Files for a TLS connection to `endpoint`; `None` follows `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+    pub tls: Option<TlsSpec>,
+    /// Which builder of a Docker daemon.
+    pub builder: BuilderChoice,
+}
+
+/// Files for a TLS connection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSpec {
+    /// Certificates of the authority that signed the daemon's; `None` trusts the system's.
+    pub ca_cert: Option<PathBuf>,
+    /// Our certificate.
+    pub client_cert: Option<PathBuf>,
+    /// Our key.
+    pub client_key: Option<PathBuf>,
+    /// Do not check the daemon's certificate.
+    pub skip_verify: bool,
+}
+
+/// The engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// The best one that works here.
+    #[default]
+    Auto,
+    /// A Docker or Podman daemon.
+    Docker,
+}
+
+/// The builders of a Docker daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuilderChoice {
+    /// BuildKit where the daemon has it and the options allow it, else the classic builder.
+    #[default]
+    Auto,
+    /// BuildKit, or an error.
+    Buildkit,
+    /// The classic builder.
+    Classic,
+}
+
+/// A user name and password, or an identity token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Credential {
+    /// The user; empty with an identity token.
+    pub username: String,
+    /// The password.
+    pub password: Secret<String>,
+    /// A refresh token in place of a password.
+    pub identity_token: Option<Secret<String>>,
+}
+
+impl BuildRequest {
+    /// Checks what the types cannot: fails with `InvalidOption` for options that contradict each other.
+    pub fn validate(&self) -> Result<()> {
+        let invalid = |name: &str, reason: &str| Err(Error::InvalidOption { name: name.into(), reason: reason.into() });
+        if self.push && self.tags.is_empty() {
+            return invalid("push", "there is no tag to push");
+        }
+        if self.push && self.tags.iter().any(|tag| tag.digest().is_some()) {
+            return invalid("tag", "an image cannot be pushed under a digest; name a tag");
+        }
+        let mut ids: Vec<&str> = self.options.secrets.iter().map(|secret| secret.id.as_str()).collect();
+        ids.sort_unstable();
+        if ids.iter().any(|id| id.is_empty()) {
+            return invalid("secret", "an id is missing");
+        }
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return invalid("secret", &format!("the id `{}` is given twice", pair[0]));
+        }
+        Ok(())
+    }
+}
+
+/// Something that knows credentials for registries. Asked once per registry and use, never stored.
+#[async_trait::async_trait]
+pub trait Credentials: Send + Sync {
+    /// The credential for a registry (host and port; `docker.io` for Docker Hub), or `None` for anonymous access.
+    ///
+    /// `refresh` says that the last answer was refused or is old: do not answer from a cache.
+    async fn get(&self, registry: &str, refresh: bool) -> Result<Option<Credential>>;
+}
+
+/// What every phase of one build shares.
+#[derive(Clone)]
+pub struct Job {
+    /// Where to tell what happens.
+    pub events: crate::event::Events,
+    /// When to stop.
+    pub cancel: crate::cancel::Cancel,
+    /// Whom to ask for credentials.
+    pub credentials: Arc<dyn Credentials>,
+}
