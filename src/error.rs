@@ -3,6 +3,7 @@
 //! A variant holds what a program needs to know; [`Display`](std::fmt::Display) makes one line of it, [`Error::hint`] says
 //! what to do next, [`Error::code`] names it for good. `docs/errors.md` lists every code, and a test keeps the list whole.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -99,7 +100,7 @@ pub enum Error {
     IgnoreFile { path: PathBuf, source: io::Error },
     /// An ignore file has a malformed pattern.
     #[error("malformed pattern in an ignore file: {reason}")]
-    IgnorePattern { location: Location, reason: String },
+    IgnorePattern { location: Box<Location>, reason: String },
 
     // The Dockerfile and its steps.
     /// There is no Dockerfile where one was expected.
@@ -107,13 +108,13 @@ pub enum Error {
     DockerfileMissing { path: String },
     /// The Dockerfile has a mistake.
     #[error("{message}")]
-    Dockerfile { location: Option<Location>, message: String },
+    Dockerfile { location: Option<Box<Location>>, message: String },
     /// A step failed.
     #[error("{}", step_line(.0))]
     StepFailed(Box<StepFailure>),
     /// A base image is not there, or not to be had without other credentials.
     #[error("base image `{reference}` was not found")]
-    BaseMissing { reference: String, location: Option<Location>, message: String },
+    BaseMissing { reference: String, location: Option<Box<Location>>, message: String },
     /// The builder stopped with an error that belongs to no step.
     #[error("the build failed: {message}")]
     BuildFailed { message: String },
@@ -290,7 +291,7 @@ impl Error {
     pub fn location(&self) -> Option<&Location> {
         match self {
             Self::IgnorePattern { location, .. } => Some(location),
-            Self::Dockerfile { location, .. } | Self::BaseMissing { location, .. } => location.as_ref(),
+            Self::Dockerfile { location, .. } | Self::BaseMissing { location, .. } => location.as_deref(),
             Self::StepFailed(step) => step.location.as_ref(),
             _ => None,
         }
@@ -313,12 +314,13 @@ impl Location {
     pub fn frame(&self) -> String {
         let gutter = self.end_line.max(self.line).to_string().len();
         let mut text = format!("{:gutter$}--> {}:{}:{}\n", "", self.file, self.line, self.column.max(1));
+        // Writing to a string cannot fail.
         for (number, line) in (self.line..).zip(&self.source) {
-            text.push_str(&format!("{number:>gutter$} | {line}\n"));
+            let _ = writeln!(text, "{number:>gutter$} | {line}");
         }
         if self.width > 0 && self.source.len() == 1 {
             let indent = self.column.saturating_sub(1);
-            text.push_str(&format!("{:gutter$} | {:indent$}{}\n", "", "", "^".repeat(self.width)));
+            let _ = writeln!(text, "{:gutter$} | {:indent$}{}", "", "", "^".repeat(self.width));
         }
         text
     }
