@@ -1,6 +1,6 @@
 //! What a caller asks for: every option, typed, checked once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -271,13 +271,14 @@ impl BuildRequest {
         if self.push && self.tags.iter().any(|tag| tag.digest().is_some()) {
             return invalid("tag", "an image cannot be pushed under a digest; name a tag");
         }
-        let mut ids: Vec<&str> = self.options.secrets.iter().map(|secret| secret.id.as_str()).collect();
-        ids.sort_unstable();
-        if ids.iter().any(|id| id.is_empty()) {
-            return invalid("secret", "an id is missing");
-        }
-        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return invalid("secret", &format!("the id `{}` is given twice", pair[0]));
+        let mut ids = BTreeSet::new();
+        for secret in &self.options.secrets {
+            if secret.id.is_empty() {
+                return invalid("secret", "an id is missing");
+            }
+            if !ids.insert(&secret.id) {
+                return invalid("secret", &format!("the id `{}` is given twice", secret.id));
+            }
         }
         Ok(())
     }
