@@ -1,1 +1,3 @@
-//! Integration tests.
+//! Tests of the crate from outside: one binary, so that the crate is linked once.
+
+mod architecture;
