@@ -1,0 +1,144 @@
+"""Times builds with a push: ZenML's `local` image builder against `cooper_docker`, in one run.
+
+A context of many small files is built and pushed to a registry on the loopback: the first time, again with nothing
+changed, and again with one file changed. Each round uses new content, so that "first" is never served from a cache.
+Printed and written as JSON: medians in seconds, and the ratio of the two.
+
+    eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/build.py --files 5000 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+DOCKERFILE = """\
+FROM {base}
+WORKDIR /app
+ENV ROUND='{marker}'
+COPY . .
+RUN chmod -R a+rw .
+"""
+CASES = ("first", "unchanged", "one file changed")
+
+
+def make_tree(root: Path, files: int, marker: str) -> None:
+    """Fills `root` with `files` text files of about 2 KiB in directories of 100, all new for this marker."""
+    source = random.Random(marker)
+    for number in range(files):
+        path = root / f"package_{number // 100:03}" / f"module_{number % 100:02}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (f"value_{source.getrandbits(48):x} = {source.getrandbits(64)}\n" for _ in range(50))
+        path.write_text(f"# {marker}\n" + "".join(lines))
+
+
+def component(cls: type[Any], config: Any, kind: Any) -> Any:
+    """A stack component outside of any stack, as ZenML constructs it."""
+    now = datetime.now(tz=timezone.utc)
+    return cls(
+        name="bench",
+        id=uuid.uuid4(),
+        config=config,
+        flavor="bench",
+        type=kind,
+        user=None,
+        created=now,
+        updated=now,
+    )
+
+
+def builders() -> dict[str, Any]:
+    """The image builders that are compared, by name."""
+    from zenml.enums import StackComponentType
+    from zenml.image_builders.local_image_builder import LocalImageBuilder, LocalImageBuilderConfig
+
+    from zenml_cooper.flavors import DockerImageBuilderFlavor
+
+    ours = DockerImageBuilderFlavor()
+    kind = StackComponentType.IMAGE_BUILDER
+    return {
+        "local": component(LocalImageBuilder, LocalImageBuilderConfig(), kind),
+        "cooper_docker": component(ours.implementation_class, ours.config_class(), kind),
+    }
+
+
+def registry(address: str) -> Any:
+    """The ZenML container registry at `address`."""
+    from zenml.container_registries.default_container_registry import DefaultContainerRegistryFlavor
+    from zenml.enums import StackComponentType
+
+    flavor = DefaultContainerRegistryFlavor()
+    return component(flavor.implementation_class, flavor.config_class(uri=address), StackComponentType.CONTAINER_REGISTRY)
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Wall seconds that `action` takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def one_round(builder: Any, target: Any, address: str, base: str, files: int, tag: str) -> list[float]:
+    """Seconds of the three cases, in their order."""
+    marker = uuid.uuid4().hex
+    image = f"{address}/cooper-bench:{tag}"
+    root = Path(tempfile.mkdtemp(prefix="cooper-bench-"))
+    try:
+        make_tree(root, files, marker)
+        dockerfile = DOCKERFILE.format(base=base, marker=marker)
+
+        def build() -> str:
+            context = builder.build_context_class(root=str(root))
+            context.add_file(dockerfile, "Dockerfile")
+            return str(builder.build(image, context, None, target))
+
+        seconds = [timed(build), timed(build)]
+        (root / "package_000" / "module_00.py").write_text("changed = True\n")
+        seconds.append(timed(build))
+        return seconds
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def main() -> None:
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the medians here too")
+    arguments = parser.parse_args()
+    address, base = os.environ["COOPER_TEST_REGISTRY"], os.environ["COOPER_TEST_BUSYBOX"]
+
+    target = registry(address)
+    seconds: dict[str, list[list[float]]] = {}
+    for number in range(arguments.rounds):
+        for name, builder in builders().items():
+            tag = f"{name.replace('_', '-')}-{number}"
+            seconds.setdefault(name, []).append(one_round(builder, target, address, base, arguments.files, tag))
+
+    medians = {
+        name: dict(zip(CASES, (statistics.median(case) for case in zip(*rounds, strict=True)), strict=True))
+        for name, rounds in seconds.items()
+    }
+    print(f"\n{arguments.files} files, push included, medians of {arguments.rounds} rounds in seconds")
+    print(f"{'':20}{'local':>10}{'cooper':>10}{'ratio':>8}")
+    for case in CASES:
+        local, cooper = medians["local"][case], medians["cooper_docker"][case]
+        print(f"{case:20}{local:10.2f}{cooper:10.2f}{local / cooper:7.1f}x")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"files": arguments.files, "seconds": medians}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
