@@ -1,0 +1,1 @@
+"""What `scripts/testbed` is made of. Standard library only: it runs before anything is installed."""
