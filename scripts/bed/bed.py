@@ -96,9 +96,11 @@ def _end(directory: Path, state: State) -> None:
         if name in state:
             with contextlib.suppress(Failure):  # a test may have removed it
                 run(["docker", "rmi", "--no-prune", str(state.pop(name))])
-    for name, folder in (("registry", "registry"), ("registry_tls", "registry-tls")):
-        if name in state:
-            process.stop(cast(registry.Registry, state.pop(name)))
+    if "registry" in state:
+        process.stop(state.pop("registry"))
+    if "registry_tls" in state:
+        process.stop(state.pop("registry_tls"))
+    for folder in ("registry", "registry-tls"):
         shutil.rmtree(directory / folder, ignore_errors=True)
 
 

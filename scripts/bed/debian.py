@@ -32,7 +32,8 @@ def _unpack(package: str, tools: Path) -> None:
     tools.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cooper-deb-") as scratch:
         run(
-            ["/bin/sh", "-c", 'cd "$1" && exec apt-get download -q "$2"', "sh", scratch, package],
+            ["apt-get", "download", "-q", package],
+            cwd=Path(scratch),
             hint=f"if no package was found: run `apt-get update`, or install {package}",
         )
         for deb in Path(scratch).glob("*.deb"):

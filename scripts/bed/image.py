@@ -36,6 +36,7 @@ class Recipe:
     command: tuple[str, ...] = ("sh",)
 
     def tag(self) -> str:
+        """The image's name in the daemon: the same for the same recipe."""
         own_source = Path(__file__).read_text()
         text = json.dumps([self.name, self.inputs, self.environment, self.command, own_source], sort_keys=True)
         return f"cooper-test/{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -201,7 +202,7 @@ def host_settings() -> tuple[str, dict[str, str]]:
 
 
 def _pip_config() -> dict[str, str]:
-    """pip's settings in files, by option name; empty where this Python has no pip."""
+    """The settings of pip in files, by option name; empty where this Python has no pip."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout

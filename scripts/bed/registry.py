@@ -7,8 +7,10 @@ import json
 import os
 import secrets
 import ssl
+import string
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 from . import debian, process
@@ -38,15 +40,12 @@ def start(name: str, home: Path, tools: Path, *, secured: bool) -> Registry:
         (home / "htpasswd").write_text(f"{USER}:{_bcrypt(password)}\n")
     for attempt in range(1, TRIES + 1):
         address = f"127.0.0.1:{process.free_port()}"
-        registry: Registry = {
-            "pid": 0, "started": "", "address": address, "password": password, "ca": str(home / "ca.crt") if secured else "",
-        }  # fmt: skip
+        ca = str(home / "ca.crt") if secured else ""
+        registry: Registry = {"pid": 0, "started": "", "address": address, "password": password, "ca": ca}
         config = home / "config.json"  # YAML's subset
         config.write_text(json.dumps(_config(home, address, secured=secured), indent=1))
         try:
-            server = process.start(
-                [binary, "serve", str(config)], home / "log", lambda registry=registry: answers(registry),  # type: ignore[misc]
-            )  # fmt: skip
+            server = process.start([binary, "serve", str(config)], home / "log", partial(answers, registry))
         except Failure:
             if attempt == TRIES:
                 raise
@@ -89,7 +88,7 @@ def answers(registry: Registry) -> bool:
 
 def _bcrypt(password: str) -> str:
     """The password as htpasswd wants it. Perl is essential in Debian, and its crypt() is that of the system."""
-    salt = "$2b$05$" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") for _ in range(21)) + "."
+    salt = "$2b$05$" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(21)) + "."
     environment = {**os.environ, "PASSWORD": password, "SALT": salt}
     hashed = run(["perl", "-e", "print crypt($ENV{PASSWORD}, $ENV{SALT})"], env=environment)
     if not hashed.startswith("$2b$"):
@@ -99,16 +98,13 @@ def _bcrypt(password: str) -> str:
 
 def _certificates(home: Path) -> None:
     """An authority, and a certificate of 127.0.0.1 and localhost that it signed."""
-    subject = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    run([
-        "openssl", "req", "-x509", *subject, "-days", "30", "-subj", "/CN=cooper test authority",
-        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-        "-keyout", str(home / "ca.key"), "-out", str(home / "ca.crt"),
-    ], hint="install the package openssl")  # fmt: skip
-    run(["openssl", "req", *subject, "-subj", "/CN=127.0.0.1", "-keyout", str(home / "server.key"), "-out", str(home / "server.csr")])
-    extensions = home / "server.ext"
-    extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
-    run([
-        "openssl", "x509", "-req", "-in", str(home / "server.csr"), "-CA", str(home / "ca.crt"), "-CAkey", str(home / "ca.key"),
-        "-CAcreateserial", "-days", "30", "-extfile", str(extensions), "-out", str(home / "server.crt"),
-    ])  # fmt: skip
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    (home / "server.ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+    for arguments in (
+        f"req -x509 {key} -days 30 -subj /CN=cooper-test-authority -keyout ca.key -out ca.crt"
+        " -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign",
+        f"req {key} -subj /CN=127.0.0.1 -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile server.ext -days 30"
+        " -out server.crt",
+    ):
+        run(["openssl", *arguments.split()], cwd=home, hint="install the package openssl")

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 
@@ -23,6 +24,7 @@ def run(
     *,
     stdin: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     timeout: float = 900,
     hint: str = "",
 ) -> str:
@@ -31,9 +33,9 @@ def run(
         done = subprocess.run(
             command,
             stdin=stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=env,
+            cwd=cwd,
             timeout=timeout,
             check=False,
         )
@@ -44,7 +46,6 @@ def run(
     if done.returncode != 0:
         output = (done.stdout + b"\n" + done.stderr).decode(errors="replace").strip().splitlines()
         tail = "\n  ".join(output[-15:])
-        raise Failure(
-            f"`{shlex.join(command)}` failed with exit code {done.returncode}:\n  {tail}{chr(10) + hint if hint else ''}"
-        )
+        hint = f"\n{hint}" if hint else ""
+        raise Failure(f"`{shlex.join(command)}` failed with exit code {done.returncode}:\n  {tail}{hint}")
     return done.stdout.decode(errors="replace")

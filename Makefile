@@ -1,0 +1,127 @@
+# `make help` lists the targets. `make demo` and `make test` do all set-up themselves.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+OLDEST := $(CURDIR)/.venv-oldest
+BIN := $(VENV)/bin
+ISOLATED := scripts/isolated $(CURDIR)/.state
+BED := $(ISOLATED) scripts/with-testbed $(CURDIR)/.testbed
+
+# The range of ZenML versions that is stated in pyproject.toml; both ends are tested.
+ZENML_NEWEST ?= zenml[local]>=0.98,<0.99
+ZENML_OLDEST ?= zenml[local]==0.98.0
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# maturin sets these for the interpreter that it builds for; the linters' cargo must agree, or each rebuilds what the
+# other built.
+export PYO3_PYTHON := $(BIN)/python
+
+# One set of features for all Rust tests: the crate is compiled once for them.
+TEST_FEATURES := --no-default-features --features test-daemon
+CARGO_TEST = cargo $(if $(shell cargo nextest --version 2>/dev/null),nextest run,test) --locked $(TEST_FEATURES)
+
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.rs')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-zenml lint format \
+	demo demo-down bench wheel testbed testbed-down clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## check the toolchains, and install missing Debian packages where that is allowed
+	@scripts/setup test
+
+build: $(VENV)/.stamp-build ## build the extension into .venv (development profile)
+
+$(VENV)/.stamp-venv: pyproject.toml
+	@scripts/setup build
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --group dev '$(ZENML_NEWEST)'
+	@touch $@
+
+$(VENV)/.stamp-build: $(VENV)/.stamp-venv $(RUST_SOURCES)
+	VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --locked --quiet
+	@touch $@
+
+$(OLDEST)/.stamp-venv: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(OLDEST)/bin/pip install --quiet --group dev '$(ZENML_OLDEST)'
+	@touch $@
+
+$(OLDEST)/.stamp-build: $(OLDEST)/.stamp-venv $(VENV)/.stamp-build
+	VIRTUAL_ENV=$(OLDEST) $(BIN)/maturin develop --locked --quiet
+	@touch $@
+
+test: ## run all tests (they need a Docker daemon; the rest is set up)
+	@scripts/setup test
+	$(BED) $(MAKE) test-unit test-boundary test-integration test-zenml
+
+test-unit: test-rust test-python ## Rust unit and property tests, Python unit tests: no daemon
+
+test-rust:
+	@scripts/setup build
+	$(CARGO_TEST) --lib --test it
+	cargo test --locked $(TEST_FEATURES) --doc
+
+test-python: build
+	$(ISOLATED) $(BIN)/pytest tests/unit
+
+test-boundary: build ## the boundary between Python and Rust: signals, threads, fork, exceptions, events, secrets
+	$(ISOLATED) $(BIN)/pytest tests/boundary
+
+test-integration: build ## real daemon, real registries (plain, and TLS with a password), Podman's socket
+	@scripts/setup test
+	$(BED) $(CARGO_TEST) --test real
+	$(BED) $(BIN)/pytest tests/integration
+
+test-zenml: build $(OLDEST)/.stamp-build ## ZenML end to end, with the newest and the oldest version supported
+	@scripts/setup test
+	$(BED) $(BIN)/pytest tests/zenml
+	$(BED) $(OLDEST)/bin/pytest tests/zenml
+
+lint: build ## formatters in checking mode, clippy, ruff, mypy, stubtest
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features test-daemon -- -D warnings
+	cargo clippy --locked --all-targets $(TEST_FEATURES) -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/stubtest zenml_cooper._core
+
+format: $(VENV)/.stamp-venv ## format all sources
+	cargo fmt
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format --quiet .
+
+demo: ## build, set up ZenML with settings of its own, and run a real pipeline whose image cooper builds and pushes
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory build
+	@scripts/isolated .demo/state $(BIN)/python scripts/demo
+
+demo-down: ## end the demo's registry and remove what it made
+	@scripts/testbed down .demo/bed
+	rm -rf .demo
+
+bench: build ## time builds with a push of 5,000 files, against ZenML's own local builder
+	@scripts/setup test
+	$(BED) $(BIN)/python benches/build.py --files 5000 --rounds 3
+
+wheel: $(VENV)/.stamp-venv ## build the wheel for CPython 3.10 and up into dist/
+	$(BIN)/maturin build --locked --release --out dist
+	@ls dist/zenml_cooper-*-cp310-abi3-*.whl
+
+testbed: ## start the test bed and leave it up; then eval "$(scripts/testbed env .testbed)"
+	@scripts/setup test
+	@scripts/testbed up .testbed
+
+testbed-down: ## end the test bed
+	@scripts/testbed down .testbed
+
+clean: testbed-down demo-down ## remove what was built
+	rm -rf .venv .venv-oldest .state .testbed dist target python/zenml_cooper/*.so .mypy_cache .pytest_cache .ruff_cache
