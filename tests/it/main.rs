@@ -1,3 +1,4 @@
 //! Tests of the crate from outside: one binary, so that the crate is linked once.
 
 mod architecture;
+mod context_tree;
