@@ -1,0 +1,232 @@
+"""What can be set on the image builders."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from zenml.image_builders import BaseImageBuilderConfig
+from zenml.utils import secret_utils
+
+_HOST_SCHEMES = ("unix", "tcp", "http", "https", "ssh")
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/v?[a-z0-9]+)?")
+_SECRET_SOURCE = re.compile(r"(env|src)=.+", re.DOTALL)
+_EXAMPLES = {
+    "add_hosts": '{"pypi.internal": "10.0.0.7"}',
+    "build_args": '{"HTTPS_PROXY": "http://proxy.internal:3128"}',
+    "labels": '{"team": "ml"}',
+    "build_secrets": '{"pip": "{{pypi.token}}"}',
+}
+
+
+class CooperImageBuilderConfig(BaseImageBuilderConfig):
+    """What every image builder of this package has.
+
+    A value that is a string may be a `{{secret.key}}` reference. There are no field validators, because ZenML refuses
+    references for fields that have one; all checks are in one model validator, which leaves references alone.
+    """
+
+    # Merged with ZenML's own. An error shall not quote what may be a secret.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    progress: Literal["auto", "tty", "plain", "json", "quiet"] = Field(
+        default="auto",
+        description="How a build shows its progress: `tty` draws a live tree, `plain` writes lines to the ZenML log, "
+        "`json` writes one JSON object per event to stderr, `quiet` shows nothing. `auto` draws a tree on a terminal "
+        "and logs lines elsewhere.",
+    )
+    platform: str | None = Field(
+        default=None,
+        description="Platform to build for where the build options name none, e.g. `linux/amd64`. Without it, the "
+        "platform of the machine that builds.",
+    )
+    network: str | None = Field(
+        default=None,
+        description="Network of RUN steps where the build options name none: `default`, `none`, `host`, or, with the "
+        "classic builder, the name of a network.",
+    )
+    add_hosts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Extra host names for RUN steps, name to address, e.g. for a private package index.",
+    )
+    build_args: dict[str, str] = Field(
+        default_factory=dict,
+        description="Build arguments of every build, e.g. `HTTPS_PROXY`; those of the build options win. They can be "
+        "read from the image's history: use `build_secrets` for secrets.",
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="Labels of every image; those of the build options win.",
+    )
+    build_secrets: dict[str, str] = Field(
+        default_factory=dict,
+        description="Secrets for `RUN --mount=type=secret,id=ID`, by id. A value is a `{{secret.key}}` reference, "
+        "`env=VARIABLE` or `src=FILE`; the latter two are read on the machine that runs ZenML. Secrets stay "
+        "out of the image and its history. Needs BuildKit.",
+    )
+    ssh: list[str] = Field(
+        default_factory=list,
+        description="SSH agents or keys for `RUN --mount=type=ssh`: `default`, `ID`, `ID=SOCKET` or `ID=KEY`. Needs BuildKit.",
+    )
+    cache_from: list[str] = Field(
+        default_factory=list,
+        description="Where to look for cached steps, unless the build options say so: image names, or BuildKit's "
+        "`type=registry,ref=NAME`.",
+    )
+    cache_to: list[str] = Field(
+        default_factory=list,
+        description="Where to keep the cache, unless the build options say so, e.g. `type=inline`. Needs BuildKit.",
+    )
+    include_package: bool = Field(
+        default=True,
+        description="Add the Python part of zenml-cooper (no native code, under 1 MB) to the images that ZenML makes "
+        "for pipelines. ZenML loads every component of the stack in every step, the image builder too. Switch it off "
+        "where zenml-cooper is installed in the images another way.",
+    )
+
+    @property
+    def required_secrets(self) -> set[secret_utils.SecretReference]:
+        """The secrets that the configuration refers to, those in `build_secrets` included."""
+        nested = {
+            secret_utils.parse_secret_reference(source)
+            for source in self.build_secrets.values()
+            if secret_utils.is_secret_reference(source)
+        }
+        return super().required_secrets | nested
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_is_a_list(cls, data: Any) -> Any:
+        """Takes `--ssh=default` for a list of one; ZenML itself would ask for a JSON list."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for name, field in cls.model_fields.items():
+            value = data.get(name)
+            if not isinstance(value, str):
+                continue
+            if field.annotation == list[str] and not value.lstrip().startswith("["):
+                data[name] = [value]
+            elif field.annotation == dict[str, str] and not value.lstrip().startswith("{"):
+                raise ValueError(f"`{name}`: write a JSON object, e.g. '{_EXAMPLES[name]}'")
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> "CooperImageBuilderConfig":
+        # Not by attribute: reading a reference would resolve it, with a call to the server.
+        problems = list(
+            self._problems({key: value for key, value in self.__dict__.items() if not _is_reference(value)})
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the values; secret references are not among them."""
+        problems = []
+        platform = values.get("platform")
+        if platform and not _PLATFORM.fullmatch(platform):
+            problems.append(f"`platform`: `{platform}` is no platform; write os/architecture, e.g. `linux/amd64`")
+        for id_, source in values.get("build_secrets", {}).items():
+            if not id_:
+                problems.append("`build_secrets`: an id is empty")
+            elif not _is_reference(source) and not _SECRET_SOURCE.fullmatch(source):
+                # Without the value: it may be the secret.
+                problems.append(
+                    f"`build_secrets`: the value of `{id_}` says no source; write a `{{{{secret.key}}}}` reference, "
+                    "`env=VARIABLE` or `src=FILE`. Secrets themselves do not belong into a configuration"
+                )
+        for name in ("add_hosts", "build_args", "labels", "ssh", "cache_from", "cache_to"):
+            entries = values.get(name) or []
+            if any(map(_is_reference, entries.values() if isinstance(entries, dict) else entries)):
+                problems.append(
+                    f"`{name}`: a secret reference cannot stand here; what is in it would be readable later"
+                )
+        problems.extend(
+            f"`ssh`: `{entry}` has no id; write `default` or `ID=SOCKET`"
+            for entry in values.get("ssh", [])
+            if not entry.partition("=")[0]
+        )
+        problems.extend(
+            f"`cache_to`: `{entry}` has no type; write e.g. `type=registry,ref={entry}`"
+            for entry in values.get("cache_to", [])
+            if "type=" not in entry
+        )
+        return problems
+
+
+class DockerImageBuilderConfig(CooperImageBuilderConfig):
+    """Configuration of the image builder `cooper_docker`."""
+
+    host: str | None = Field(
+        default=None,
+        description="Address of the Docker or Podman daemon: `unix:///run/user/1000/podman/podman.sock`, "
+        "`tcp://build.example:2376` or `ssh://user@build.example`. Without it (and `docker_context`), the daemon is "
+        "found as the docker command line does: DOCKER_HOST, DOCKER_CONTEXT, the current Docker context, the usual "
+        "sockets.",
+    )
+    docker_context: str | None = Field(
+        default=None,
+        description="Name of a Docker context (`docker context ls`) to use in place of the current one.",
+    )
+    tls_ca_cert: str | None = Field(
+        default=None,
+        description="File with the certificates that the certificate of a `tcp://` host is checked against. Default: "
+        "those of the system.",
+    )
+    tls_client_cert: str | None = Field(
+        default=None,
+        description="File with the client certificate for a `tcp://` host.",
+    )
+    tls_client_key: str | None = Field(
+        default=None,
+        description="File with the key of the client certificate.",
+    )
+    tls_skip_verify: bool = Field(
+        default=False,
+        description="Do not check the certificate of a `tcp://` host. Anybody in between can then read and change builds.",
+    )
+    builder: Literal["auto", "buildkit", "classic"] = Field(
+        default="auto",
+        description="Which builder of the daemon: `buildkit` fails where there is none, `auto` then takes the classic "
+        "builder.",
+    )
+
+    def _problems(self, values: Mapping[str, Any]) -> list[str]:
+        problems = super()._problems(values)
+        host = values.get("host")
+        if host is not None:
+            problems.extend(_host_problems(host))
+        # `values` lacks references, `__dict__` has them.
+        given = {key for key, value in self.__dict__.items() if value}
+        if {"host", "docker_context"} <= given:
+            problems.append("`host` and `docker_context` both name a daemon; give one of them")
+        tls = sorted(key for key in given if key.startswith("tls_"))
+        if tls and "host" not in given:
+            problems.append(
+                f"`{tls[0]}` belongs to a `host`, and there is none; a Docker context has its own TLS files"
+            )
+        elif tls and host is not None and host.startswith(("unix:", "ssh:")):
+            problems.append(f"`{tls[0]}` is for a `tcp://` host; `{host}` uses no TLS")
+        if ("tls_client_cert" in given) != ("tls_client_key" in given):
+            problems.append("`tls_client_cert` and `tls_client_key` go together")
+        return problems
+
+
+def _is_reference(value: Any) -> bool:
+    return bool(secret_utils.is_secret_reference(value))
+
+
+def _host_problems(host: str) -> list[str]:
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        guess = f"unix://{host}" if host.startswith("/") else f"tcp://{host}"
+        return [f"`host`: `{host}` has no scheme; did you mean `{guess}`?"]
+    if scheme not in _HOST_SCHEMES:
+        known = ", ".join(f"`{name}://`" for name in _HOST_SCHEMES)
+        return [f"`host`: `{scheme}://` is not supported; use one of {known}"]
+    if scheme == "unix" and not rest.startswith("/"):
+        return [f"`host`: the path of a unix socket is absolute: `unix:///{rest}`"]
+    if not rest:
+        return [f"`host`: `{host}` has no address"]
+    return []
