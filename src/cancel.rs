@@ -16,6 +16,12 @@ impl Cancel {
         Self::default()
     }
 
+    /// A flag that is set with this one, and that can be set alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self(self.0.child_token())
+    }
+
     /// Sets the flag. Setting it again changes nothing.
     pub fn cancel(&self) {
         self.0.cancel();

@@ -22,8 +22,11 @@ pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod options;
 pub mod outcome;
 pub mod platform;
+#[cfg(feature = "python")]
+pub mod python;
 pub mod reference;
 pub mod registry;
 pub mod request;

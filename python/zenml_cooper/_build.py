@@ -1,0 +1,242 @@
+"""Builds without ZenML: keyword arguments to a request, a request through the native module."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from zenml_cooper.outcome import Outcome
+
+if TYPE_CHECKING:
+    import logging
+
+    from zenml_cooper._core import CancelHandle
+    from zenml_cooper.progress import Mode
+
+Path = str | os.PathLike[str]
+Event = dict[str, Any]
+Credential = Mapping[str, str]
+Credentials = Callable[[str, bool], Credential | None] | Mapping[str, Credential]
+ExtraFiles = Mapping[str, str | bytes | tuple[str | bytes, int]]
+
+
+def build(
+    context: Path | None = ".",
+    *,
+    dockerfile: Path | None = None,
+    dockerfile_text: str | None = None,
+    tags: Sequence[str] = (),
+    push: bool = False,
+    build_args: Mapping[str, str | None] | None = None,
+    labels: Mapping[str, str] | None = None,
+    target: str | None = None,
+    platform: str | None = None,
+    no_cache: bool = False,
+    pull: bool = False,
+    cache_from: Sequence[str] | None = None,
+    secrets: Sequence[str | Mapping[str, str | bytes]] | None = None,
+    options: Mapping[str, Any] | None = None,
+    ignore_file: Path | None = None,
+    extra_files: ExtraFiles | None = None,
+    engine: Literal["auto", "docker"] = "auto",
+    endpoint: str | None = None,
+    docker_context: str | None = None,
+    tls: Mapping[str, Any] | None = None,
+    builder: Literal["auto", "buildkit", "classic"] = "auto",
+    credentials: Credentials | None = None,
+    progress: "Mode" = "quiet",
+    on_event: Callable[[Event], object] | None = None,
+    cancel: "CancelHandle | None" = None,
+) -> Outcome:
+    """Builds an image, and pushes it if asked to.
+
+    Args:
+        context: The directory that COPY reads; `None` for the extra files alone.
+        dockerfile: A Dockerfile on this machine; without it, `Dockerfile` in the context.
+        dockerfile_text: The text of the Dockerfile, in place of a file.
+        tags: The image's names.
+        push: Push every tag.
+        build_args: Build arguments; `None` takes the value from the environment. They stay in the image's history.
+        labels: Labels of the image.
+        target: The stage to build.
+        platform: `os/architecture[/variant]`; without it, that of the machine that builds.
+        no_cache: Run every step again.
+        pull: Look for newer base images.
+        cache_from: Images to take cached steps from.
+        secrets: Secrets for `RUN --mount=type=secret`: `"id=ID,src=FILE"`, `"id=ID,env=VARIABLE"`, or
+            `{"id": ..., "value": ...}`.
+        options: Other options of `docker build`, by their names there or in docker-py (`docs/flavors/docker.md`).
+        ignore_file: The ignore file, in place of `<Dockerfile>.dockerignore` or `.dockerignore`.
+        extra_files: Files that are in the context and not on disk: path to content, or to content and mode.
+        engine: What builds.
+        endpoint: The daemon's address; without it, the one that the Docker CLI would use.
+        docker_context: A context of the Docker CLI, in place of the current one.
+        tls: `ca_cert`, `client_cert`, `client_key` (paths) and `skip_verify` for `endpoint`.
+        builder: Which builder of the daemon.
+        credentials: Credentials of registries: a function of the registry and whether the last answer was refused, or a
+            mapping of registry to credential. A credential is `{"username", "password"}` or `{"identity_token"}`.
+            Where there is none, the Docker config is asked.
+        progress: What is shown on stderr.
+        on_event: Called with each event, on this thread; an exception cancels the build.
+        cancel: Stops this build from another thread.
+
+    Returns:
+        What was built.
+
+    Raises:
+        CooperError: If the build fails; the subclasses in `zenml_cooper.exceptions` say why.
+        KeyboardInterrupt: On Ctrl-C, once the build has stopped.
+    """
+    request = make_request(
+        context=context_spec(context, ignore_file, extra_files),
+        dockerfile=dockerfile_spec(dockerfile, dockerfile_text),
+        tags=tags,
+        push=push,
+        options=named_options(build_args, labels, target, platform, no_cache, pull, cache_from, secrets),
+        more_options=options,
+        engine=engine_spec(engine, endpoint, docker_context, tls, builder),
+    )
+    return Outcome.from_dict(
+        run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel)
+    )
+
+
+def run(
+    request: Mapping[str, Any],
+    *,
+    credentials: Credentials | None = None,
+    progress: "Mode" = "quiet",
+    logger: "logging.Logger | None" = None,
+    on_event: Callable[[Event], object] | None = None,
+    cancel: "CancelHandle | None" = None,
+) -> dict[str, Any]:
+    """Runs a request as the native module takes it, and shows how it goes.
+
+    Args:
+        request: The request.
+        credentials: As for `build`.
+        progress: What is shown. `auto` draws a tree on a terminal, and writes lines elsewhere.
+        logger: Where plain lines go, in place of stderr.
+        on_event: Called with each event.
+        cancel: Stops the build from another thread.
+
+    Returns:
+        The outcome, as the native module returns it.
+    """
+    from zenml_cooper import _core
+    from zenml_cooper.progress import renderer
+
+    with renderer(progress, logger=logger) as show:
+
+        def deliver(event: Event) -> None:
+            show(event)
+            if on_event is not None:
+                on_event(event)
+
+        outcome = _core.build(request, on_event=deliver, credentials=credentials_function(credentials), cancel=cancel)
+        show.finish(outcome)
+    return outcome
+
+
+def make_request(
+    *,
+    context: Mapping[str, Any],
+    dockerfile: Mapping[str, Any],
+    tags: Sequence[str],
+    push: bool,
+    options: Mapping[str, Any],
+    more_options: Mapping[str, Any] | None,
+    engine: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A request as the native module takes it. An option that is `None` is not given."""
+    if isinstance(tags, str):
+        tags = [tags]
+    given = {name: plain(value) for name, value in options.items() if value is not None}
+    given.update({name: plain(value) for name, value in (more_options or {}).items()})
+    return {
+        "context": dict(context),
+        "dockerfile": dict(dockerfile),
+        "tags": list(tags),
+        "push": push,
+        "options": given,
+        "engine": {name: plain(value) for name, value in engine.items()},
+    }
+
+
+def named_options(
+    build_args: Mapping[str, str | None] | None,
+    labels: Mapping[str, str] | None,
+    target: str | None,
+    platform: str | None,
+    no_cache: bool,
+    pull: bool,
+    cache_from: Sequence[str] | None,
+    secrets: Sequence[str | Mapping[str, str | bytes]] | None,
+) -> dict[str, Any]:
+    """The options that have keyword arguments of their own."""
+    return {
+        "build-arg": build_args,
+        "label": labels,
+        "target": target,
+        "platform": platform,
+        "no-cache": no_cache or None,
+        "pull": pull or None,
+        "cache-from": cache_from,
+        "secret": secrets,
+    }
+
+
+def engine_spec(
+    kind: str,
+    endpoint: str | None = None,
+    docker_context: str | None = None,
+    tls: Mapping[str, Any] | None = None,
+    builder: str = "auto",
+) -> dict[str, Any]:
+    """Where to build, as the native module takes it."""
+    return {"kind": kind, "endpoint": endpoint, "docker_context": docker_context, "tls": tls, "builder": builder}
+
+
+def context_spec(
+    root: Path | None, ignore_file: Path | None = None, extra_files: ExtraFiles | None = None
+) -> dict[str, Any]:
+    """A context as the native module takes it."""
+    files = []
+    for path, content in (extra_files or {}).items():
+        content, mode = content if isinstance(content, tuple) else (content, 0o644)
+        files.append({"path": path, "content": plain(content), "mode": mode})
+    return {
+        "root": None if root is None else os.path.abspath(root),
+        "ignore_file": None if ignore_file is None else os.path.abspath(ignore_file),
+        "extra_files": files,
+    }
+
+
+def dockerfile_spec(path: Path | None = None, text: str | None = None) -> dict[str, Any]:
+    """A Dockerfile as the native module takes it."""
+    if text is not None:
+        if path is not None:
+            raise TypeError("give either `dockerfile` or `dockerfile_text`")
+        return {"text": text}
+    return {"in_context": "Dockerfile"} if path is None else {"path": os.path.abspath(path)}
+
+
+def credentials_function(credentials: Credentials | None) -> Callable[[str, bool], Any] | None:
+    """A function that answers for registries."""
+    if credentials is None or callable(credentials):
+        return credentials
+    known = dict(credentials)
+    # Having been refused, the same answer again would not help.
+    return lambda registry, refresh: None if refresh else known.get(registry)
+
+
+def plain(value: Any) -> Any:
+    """A value in the types that the native module reads."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,151 @@
+"""Builds for asyncio: `await zenml_cooper.aio.build(...)`, several at once.
+
+The arguments are those of `zenml_cooper.build`. Cancelling the task cancels the build, and the task ends when the build has
+stopped. `on_event` is called on the event loop's thread. `credentials` may be a coroutine function.
+"""
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from zenml_cooper import _build
+from zenml_cooper._build import Credential, Event, ExtraFiles, Path
+from zenml_cooper.outcome import Outcome
+
+if TYPE_CHECKING:
+    from zenml_cooper._core import CancelHandle
+    from zenml_cooper.progress import Mode
+
+Credentials = (
+    Callable[[str, bool], Credential | None]
+    | Callable[[str, bool], Awaitable[Credential | None]]
+    | Mapping[str, Credential]
+)
+
+
+async def build(
+    context: Path | None = ".",
+    *,
+    dockerfile: Path | None = None,
+    dockerfile_text: str | None = None,
+    tags: Sequence[str] = (),
+    push: bool = False,
+    build_args: Mapping[str, str | None] | None = None,
+    labels: Mapping[str, str] | None = None,
+    target: str | None = None,
+    platform: str | None = None,
+    no_cache: bool = False,
+    pull: bool = False,
+    cache_from: Sequence[str] | None = None,
+    secrets: Sequence[str | Mapping[str, str | bytes]] | None = None,
+    options: Mapping[str, Any] | None = None,
+    ignore_file: Path | None = None,
+    extra_files: ExtraFiles | None = None,
+    engine: Literal["auto", "docker"] = "auto",
+    endpoint: str | None = None,
+    docker_context: str | None = None,
+    tls: Mapping[str, Any] | None = None,
+    builder: Literal["auto", "buildkit", "classic"] = "auto",
+    credentials: Credentials | None = None,
+    progress: "Mode" = "quiet",
+    on_event: Callable[[Event], object] | None = None,
+    cancel: "CancelHandle | None" = None,
+) -> Outcome:
+    """Builds an image as `zenml_cooper.build` does, without blocking the event loop."""
+    from zenml_cooper import _core
+    from zenml_cooper.progress import renderer
+
+    request = _build.make_request(
+        context=_build.context_spec(context, ignore_file, extra_files),
+        dockerfile=_build.dockerfile_spec(dockerfile, dockerfile_text),
+        tags=tags,
+        push=push,
+        options=_build.named_options(build_args, labels, target, platform, no_cache, pull, cache_from, secrets),
+        more_options=options,
+        engine=_build.engine_spec(engine, endpoint, docker_context, tls, builder),
+    )
+    with renderer(progress) as show:
+
+        def deliver(event: Event) -> None:
+            show(event)
+            if on_event is not None:
+                on_event(event)
+
+        outcome = await run(_core.build_async, request, on_event=deliver, credentials=credentials, cancel=cancel)
+        show.finish(outcome)
+    return Outcome.from_dict(outcome)
+
+
+async def run(
+    start: Callable[..., Awaitable[dict[str, Any]]],
+    request: Mapping[str, Any],
+    *,
+    on_event: Callable[[Event], object] | None = None,
+    credentials: Credentials | None = None,
+    cancel: "CancelHandle | None" = None,
+) -> dict[str, Any]:
+    """Awaits one of the native module's asynchronous functions.
+
+    An exception in `on_event` or `credentials` cancels the work and is raised when the work has stopped; so is the
+    cancellation of the task.
+    """
+    from zenml_cooper import _core
+
+    loop = asyncio.get_running_loop()
+    stop = cancel.child() if cancel is not None else _core.CancelHandle()
+    raised: list[BaseException] = []
+    asking: set[concurrent.futures.Future[Any]] = set()
+
+    def deliver(event: Event) -> None:
+        if raised or on_event is None:
+            return
+        try:
+            on_event(event)
+        except BaseException as error:
+            raised.append(error)
+            stop.cancel()
+
+    async def answer(registry: str, refresh: bool) -> Any:
+        result = function(registry, refresh) if function is not None else None
+        return await result if inspect.isawaitable(result) else result
+
+    def ask(registry: str, refresh: bool) -> Any:
+        # Called on a helper thread, while the loop is free.
+        asked = asyncio.run_coroutine_threadsafe(answer(registry, refresh), loop)
+        asking.add(asked)
+        try:
+            return asked.result()
+        except BaseException as error:
+            raised.append(error)
+            stop.cancel()
+            raise
+
+    function: Any = _build.credentials_function(credentials)  # type: ignore[arg-type]
+    future = asyncio.ensure_future(
+        start(
+            request,
+            on_event=deliver if on_event is not None else None,
+            credentials=ask if function is not None else None,
+            cancel=stop,
+        )
+    )
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            stop.cancel()
+    for asked in asking:
+        # Otherwise the helper thread would wait for an answer that nobody needs.
+        asked.cancel()
+    failed = future.exception()
+    if cancelled is not None:
+        raise cancelled
+    if raised:
+        raise raised[0]
+    if failed is not None:
+        raise failed
+    return future.result()

@@ -1,0 +1,98 @@
+//! The Python module `zenml_cooper._core`: all of the boundary between Python and the core.
+//!
+//! [`convert`] makes typed requests of dicts, [`run`] is the gate that every long call goes through, [`aio`] the same gate
+//! for asyncio, [`error`] makes exceptions. `python/zenml_cooper/_core.pyi` describes the functions for type checkers.
+
+mod aio;
+mod convert;
+mod error;
+mod exercise;
+mod run;
+mod samples;
+
+use pyo3::prelude::*;
+
+use crate::cancel::Cancel;
+use crate::error::Error;
+
+/// Stops the calls that it was given to, from any thread. Cannot be set back.
+#[pyclass(frozen, module = "zenml_cooper._core")]
+#[derive(Default)]
+struct CancelHandle(Cancel);
+
+#[pymethods]
+impl CancelHandle {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops these calls; they raise `CooperCancelled`.
+    fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// A handle that is stopped with this one, and that can be stopped alone.
+    fn child(&self) -> Self {
+        Self(self.0.child())
+    }
+
+    /// Whether `cancel` was called.
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+/// The flag of one call. It is set with the handle's, not the other way round: an exception in one call does not stop others
+/// that share its handle.
+fn flag(handle: Option<&Bound<'_, CancelHandle>>) -> Cancel {
+    handle.map_or_else(Cancel::new, |handle| handle.get().0.child())
+}
+
+/// The code of every error.
+#[pyfunction]
+fn error_codes() -> Vec<&'static str> {
+    Error::CODES.to_vec()
+}
+
+/// Every build option: the Docker CLI's name -> the other names that are taken for it.
+#[pyfunction]
+fn build_option_names() -> std::collections::BTreeMap<&'static str, &'static [&'static str]> {
+    crate::options::names()
+}
+
+/// Checks options as users write them; raises `OptionError`.
+#[pyfunction]
+fn check_build_options(options: &Bound<'_, PyAny>) -> PyResult<()> {
+    convert::options(options).map(drop)
+}
+
+/// Raises the exception for a code, made from a sample error.
+#[pyfunction]
+fn _raise_for_test(py: Python<'_>, code: &str) -> PyResult<()> {
+    let sample = samples::errors().into_iter().find(|sample| sample.code() == code);
+    let failed = sample.unwrap_or_else(|| Error::internal(format!("no sample has the code `{code}`")));
+    Err(error::raise(py, &failed))
+}
+
+/// One of every event, as dicts.
+#[pyfunction]
+fn _events_for_test(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyAny>>> {
+    samples::events().iter().map(|event| convert::event(py, event)).collect()
+}
+
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let wait = wrap_pyfunction!(aio::_wait_for_threads, module)?;
+    module.py().import("atexit")?.call_method1("register", (wait,))?;
+    module.add("version", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<CancelHandle>()?;
+    module.add_function(wrap_pyfunction!(error_codes, module)?)?;
+    module.add_function(wrap_pyfunction!(build_option_names, module)?)?;
+    module.add_function(wrap_pyfunction!(check_build_options, module)?)?;
+    module.add_function(wrap_pyfunction!(_raise_for_test, module)?)?;
+    module.add_function(wrap_pyfunction!(_events_for_test, module)?)?;
+    module.add_function(wrap_pyfunction!(exercise::_exercise_for_test, module)?)?;
+    module.add_function(wrap_pyfunction!(exercise::_exercise_async_for_test, module)?)
+}
