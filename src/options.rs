@@ -193,7 +193,10 @@ fn apply(mut result: BuildOptions, options: Value) -> Result<BuildOptions> {
             continue;
         }
         if let Some(other) = seen.insert(known.name, name.clone()) {
-            return Err(Error::InvalidOption { reason: format!("it is given twice, the other time as `{other}`"), name });
+            return Err(Error::InvalidOption {
+                reason: format!("it is given twice, the other time as `{other}`"),
+                name,
+            });
         }
         (known.set)(&mut result, Given { name, value })?;
     }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zenml_cooper.outcome import Outcome
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from zenml_cooper._core import CancelHandle
     from zenml_cooper.progress import Mode
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 Event = dict[str, Any]
 Credential = Mapping[str, str]
 Credentials = Callable[[str, bool], Credential | None] | Mapping[str, Credential]
@@ -20,9 +21,9 @@ ExtraFiles = Mapping[str, str | bytes | tuple[str | bytes, int]]
 
 
 def build(
-    context: Path | None = ".",
+    context: PathLike | None = ".",
     *,
-    dockerfile: Path | None = None,
+    dockerfile: PathLike | None = None,
     dockerfile_text: str | None = None,
     tags: Sequence[str] = (),
     push: bool = False,
@@ -35,7 +36,7 @@ def build(
     cache_from: Sequence[str] | None = None,
     secrets: Sequence[str | Mapping[str, str | bytes]] | None = None,
     options: Mapping[str, Any] | None = None,
-    ignore_file: Path | None = None,
+    ignore_file: PathLike | None = None,
     extra_files: ExtraFiles | None = None,
     engine: Literal["auto", "docker"] = "auto",
     endpoint: str | None = None,
@@ -85,6 +86,7 @@ def build(
     Raises:
         CooperError: If the build fails; the subclasses in `zenml_cooper.exceptions` say why.
         KeyboardInterrupt: On Ctrl-C, once the build has stopped.
+
     """
     request = make_request(
         context=context_spec(context, ignore_file, extra_files),
@@ -95,9 +97,7 @@ def build(
         more_options=options,
         engine=engine_spec(engine, endpoint, docker_context, tls, builder),
     )
-    return Outcome.from_dict(
-        run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel)
-    )
+    return Outcome.from_dict(run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel))
 
 
 def run(
@@ -121,6 +121,7 @@ def run(
 
     Returns:
         The outcome, as the native module returns it.
+
     """
     from zenml_cooper import _core
     from zenml_cooper.progress import renderer
@@ -197,7 +198,7 @@ def engine_spec(
 
 
 def context_spec(
-    root: Path | None, ignore_file: Path | None = None, extra_files: ExtraFiles | None = None
+    root: PathLike | None, ignore_file: PathLike | None = None, extra_files: ExtraFiles | None = None
 ) -> dict[str, Any]:
     """A context as the native module takes it."""
     files = []
@@ -205,19 +206,19 @@ def context_spec(
         content, mode = content if isinstance(content, tuple) else (content, 0o644)
         files.append({"path": path, "content": plain(content), "mode": mode})
     return {
-        "root": None if root is None else os.path.abspath(root),
-        "ignore_file": None if ignore_file is None else os.path.abspath(ignore_file),
+        "root": None if root is None else str(Path(root).absolute()),
+        "ignore_file": None if ignore_file is None else str(Path(ignore_file).absolute()),
         "extra_files": files,
     }
 
 
-def dockerfile_spec(path: Path | None = None, text: str | None = None) -> dict[str, Any]:
+def dockerfile_spec(path: PathLike | None = None, text: str | None = None) -> dict[str, Any]:
     """A Dockerfile as the native module takes it."""
     if text is not None:
         if path is not None:
             raise TypeError("give either `dockerfile` or `dockerfile_text`")
         return {"text": text}
-    return {"in_context": "Dockerfile"} if path is None else {"path": os.path.abspath(path)}
+    return {"in_context": "Dockerfile"} if path is None else {"path": str(Path(path).absolute())}
 
 
 def credentials_function(credentials: Credentials | None) -> Callable[[str, bool], Any] | None:

@@ -1,39 +1,28 @@
-"""The native module. `zenml_cooper.build` and `zenml_cooper.aio.build` are its face."""
-
-import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, NoReturn, Protocol, final
+from typing import Any, NoReturn, Protocol, TypeAlias, final
 
 version: str
 
 class _Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
-_OnEvent = Callable[[dict[str, Any]], object]
-_Credentials = Callable[[str, bool], Mapping[str, str] | None]
+_OnEvent: TypeAlias = Callable[[dict[str, Any]], object]
+_Credentials: TypeAlias = Callable[[str, bool], Mapping[str, str] | None]
 
 @final
 class CancelHandle:
-    """Stops the calls that it was given to, from any thread. Cannot be set back."""
-
     def __new__(cls) -> CancelHandle: ...
-    def cancel(self) -> None:
-        """Stops these calls; they raise `CooperCancelled`."""
-    def child(self) -> CancelHandle:
-        """A handle that is stopped with this one, and that can be stopped alone."""
+    def cancel(self) -> None: ...
+    def child(self) -> CancelHandle: ...
     @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` was called."""
+    def cancelled(self) -> bool: ...
 
-def error_codes() -> list[str]:
-    """The code of every error."""
-
-def build_option_names() -> dict[str, list[str]]:
-    """Every build option: the Docker CLI's name -> the other names that are taken for it."""
-
-def check_build_options(options: Mapping[str, Any]) -> None:
-    """Checks options as users write them; raises `OptionError`."""
-
+def error_codes() -> list[str]: ...
+def build_option_names() -> dict[str, list[str]]: ...
+def context_list(
+    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
+) -> list[dict[str, Any]]: ...
+def check_request(request: Mapping[str, Any]) -> None: ...
 def _raise_for_test(code: str) -> NoReturn: ...
 def _events_for_test() -> list[dict[str, Any]]: ...
 def _wait_for_threads() -> None: ...

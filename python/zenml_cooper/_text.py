@@ -2,7 +2,7 @@
 
 import re
 
-# Escape sequences (CSI, OSC and the like with their arguments, or a lone one), then any other control character but the tab.
+# Escape sequences (CSI, OSC and the like, with their arguments, or alone), then all control characters but the tab.
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"

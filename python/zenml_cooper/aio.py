@@ -1,17 +1,17 @@
 """Builds for asyncio: `await zenml_cooper.aio.build(...)`, several at once.
 
-The arguments are those of `zenml_cooper.build`. Cancelling the task cancels the build, and the task ends when the build has
-stopped. `on_event` is called on the event loop's thread. `credentials` may be a coroutine function.
+The arguments are those of `zenml_cooper.build`. Cancelling the task cancels the build, and the task ends when the build
+has stopped. `on_event` is called on the event loop's thread. `credentials` may be a coroutine function.
 """
 
 import asyncio
 import concurrent.futures
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zenml_cooper import _build
-from zenml_cooper._build import Credential, Event, ExtraFiles, Path
+from zenml_cooper._build import Credential, Event, ExtraFiles, PathLike
 from zenml_cooper.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ Credentials = (
 
 
 async def build(
-    context: Path | None = ".",
+    context: PathLike | None = ".",
     *,
-    dockerfile: Path | None = None,
+    dockerfile: PathLike | None = None,
     dockerfile_text: str | None = None,
     tags: Sequence[str] = (),
     push: bool = False,
@@ -41,7 +41,7 @@ async def build(
     cache_from: Sequence[str] | None = None,
     secrets: Sequence[str | Mapping[str, str | bytes]] | None = None,
     options: Mapping[str, Any] | None = None,
-    ignore_file: Path | None = None,
+    ignore_file: PathLike | None = None,
     extra_files: ExtraFiles | None = None,
     engine: Literal["auto", "docker"] = "auto",
     endpoint: str | None = None,
@@ -103,9 +103,11 @@ async def run(
             return
         try:
             on_event(event)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised by the task that waits
             raised.append(error)
             stop.cancel()
+
+    function: Any = _build.credentials_function(cast("_build.Credentials | None", credentials))
 
     async def answer(registry: str, refresh: bool) -> Any:
         result = function(registry, refresh) if function is not None else None
@@ -122,7 +124,6 @@ async def run(
             stop.cancel()
             raise
 
-    function: Any = _build.credentials_function(credentials)  # type: ignore[arg-type]
     future = asyncio.ensure_future(
         start(
             request,

@@ -7,18 +7,27 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from zenml_cooper._text import count, sanitize, size
+from zenml_cooper._text import count, size
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Errors in what was typed, found by the native module.
-_USAGE_CODES = frozenset({"invalid-reference", "invalid-digest", "invalid-platform", "unknown-option", "invalid-option"})
+_USAGE_CODES = frozenset(
+    {"invalid-reference", "invalid-digest", "invalid-platform", "unknown-option", "invalid-option"}
+)
 _PACK_TYPES = ("tar", "tar.gz", "tar.zst", "zip")
-_PACK_SUFFIXES = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.zst": "tar.zst", ".tzst": "tar.zst", ".zip": "zip"}
+_PACK_SUFFIXES = {
+    ".tar": "tar",
+    ".tar.gz": "tar.gz",
+    ".tgz": "tar.gz",
+    ".tar.zst": "tar.zst",
+    ".tzst": "tar.zst",
+    ".zip": "zip",
+}
 # How many of the largest files `context du` names.
 _LARGEST = 20
 
@@ -28,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
     """
     from zenml_cooper.exceptions import CooperCancelled, CooperError
 
@@ -37,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(arguments)
         code: int = parsed.run(parsed)
         sys.stdout.flush()
-        return code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED
     except (KeyboardInterrupt, CooperCancelled):
@@ -53,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _say(f"error: {error}")
         return FAILED
+    return code
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
@@ -71,7 +81,8 @@ class _Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", _Help)
         super().__init__(*args, **kwargs)
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: D102
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses; an argument that means nothing is told by the command that got it."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             getattr(parsed, "parser", self).unknown(unknown[0])
@@ -100,7 +111,9 @@ class _Help(argparse.HelpFormatter):
         # `-f, --file FILE` in place of `-f FILE, --file FILE`.
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
-        shown = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
+        shown = action.metavar or (
+            f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
+        )
         return f"{', '.join(action.option_strings)} {shown}"
 
 
@@ -109,16 +122,14 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.set_defaults(run=lambda _: parser.error("a command is missing"), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    _add_build(commands)
     _add_context(commands)
-    _add_doctor(commands)
     _add_cache(commands)
     _add_zenml(commands)
     return parser
 
 
 class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+    def __call__(self, *_: object) -> None:
         from zenml_cooper import __version__
 
         print(f"cooper {__version__}")
@@ -149,7 +160,9 @@ def _add_build(commands: Any) -> None:
     add = where.add_argument
     add("--engine", metavar="ENGINE", choices=("auto", "native", "docker", "buildkit"), default="auto",
         help="auto or docker (default: auto)")  # fmt: skip
-    add("--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)")
+    add(
+        "--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)"
+    )
     add("--output", metavar="SPEC", help="type=docker: into the daemon, which is what happens anyway")
     add("--compression", metavar="KIND", help="not with the docker engine")
 
@@ -189,7 +202,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
     _refuse(arguments)
     metadata = arguments.metadata_file
-    if metadata and not os.access(os.path.dirname(os.path.abspath(metadata)), os.W_OK):
+    if metadata and not os.access(Path(metadata).absolute().parent, os.W_OK):
         arguments.parser.error(f"--metadata-file: the directory of `{metadata}` cannot be written to")
     if arguments.push and not arguments.tag:
         arguments.parser.error("--push needs a name; give one with --tag")
@@ -224,22 +237,26 @@ def _refuse(arguments: argparse.Namespace) -> None:
     if len(arguments.endpoint) > 1:
         fail("--endpoint: the docker engine builds with one daemon")
     if arguments.output is not None and arguments.output.strip() != "type=docker":
-        fail(f"--output {arguments.output}: not with the docker engine; it writes to the daemon (type=docker), and --push pushes")
+        fail(
+            f"--output {arguments.output}: not with the docker engine; it writes to the daemon (type=docker), and --push pushes"
+        )
 
 
 def write_atomically(path: str, text: str) -> None:
     """Writes a file that is there as a whole or not at all."""
-    directory = os.path.dirname(os.path.abspath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".cooper-")
+    target = Path(path).absolute()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".cooper-")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+        # As a file that is simply created, and not only for this user.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
 
 
@@ -249,12 +266,7 @@ def write_atomically(path: str, text: str) -> None:
 def _add_context(commands: Any) -> None:
     text = "Look into a build context: what a build would be sent."
     sub = _command(commands, "context", None, text).add_subparsers(metavar="COMMAND", title="commands")
-    for name, run, text in (
-        ("ls", _context_ls, "List the files, in the order in which they are sent."),
-        ("du", _context_du, "Show what takes up the space, and what should perhaps not be there."),
-        ("digest", _context_digest, "Print a digest of the content: equal for equal paths, modes and bytes."),
-        ("pack", _context_pack, "Write the context as an archive; equal contexts make equal archives."),
-    ):
+    for name, run, text in (("ls", _context_ls, "List the files, in the order in which they are sent."),):
         parser = _command(sub, name, run, text)
         parser.add_argument("dir", metavar="DIR", nargs="?", default=".", help="the context (default: .)")
         parser.add_argument("--ignorefile", metavar="FILE", help="in place of .dockerignore")
@@ -327,8 +339,8 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_cache(commands: Any) -> None:
-    sub = _command(commands, "cache", None, "The native engine's store; this version has none.")
-    sub = sub.add_subparsers(metavar="COMMAND", title="commands")
+    text = "The native engine's store; this version has none."
+    sub = _command(commands, "cache", None, text).add_subparsers(metavar="COMMAND", title="commands")
     for name, text in (("du", "Show what is in the store."), ("prune", "Make the store smaller.")):
         parser = _command(sub, name, _cache, text)
         if name == "prune":
@@ -337,7 +349,8 @@ def _add_cache(commands: Any) -> None:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    arguments.parser.error("not with the docker engine: its cache is the daemon's (`docker builder prune`)")
+    parser: _Parser = arguments.parser
+    parser.error("not with the docker engine: its cache is the daemon's (`docker builder prune`)")
 
 
 # cooper zenml
@@ -346,6 +359,25 @@ def _cache(arguments: argparse.Namespace) -> int:
 def _add_zenml(commands: Any) -> None:
     sub = _command(commands, "zenml", None, "Work with ZenML.").add_subparsers(metavar="COMMAND", title="commands")
     _command(sub, "register", _zenml_register, "Register the image builder flavors with ZenML.")
+
+
+def _zenml_register(_arguments: argparse.Namespace) -> int:
+    try:
+        from zenml_cooper._register import FlavorNameTaken, next_commands, register_flavors
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "zenml":
+            raise
+        _say("error: ZenML is not installed here\nhint: pip install 'zenml-cooper[zenml]'")
+        return FAILED
+    try:
+        flavors = register_flavors()
+    except FlavorNameTaken as error:
+        _say(f"error: {error}")
+        return FAILED
+    for flavor in flavors:
+        print(f"{flavor.name}: {flavor.change}")
+    _say(f"next:\n{next_commands(flavors)}")
+    return DONE
 
 
 if __name__ == "__main__":

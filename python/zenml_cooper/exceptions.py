@@ -19,6 +19,7 @@ class CooperError(Exception):
         hint: What to do next, where there is something to do.
         frame: The place in a Dockerfile or ignore file, drawn for people, where there is one.
         fields: The facts behind the message, by name.
+
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class BuildError(CooperError):
 class StepFailed(BuildError):
     """A step of the build failed.
 
-    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where they are known, `file`,
-    `line` and `column`.
+    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where they are known,
+    `file`, `line` and `column`.
     """
 
     @property

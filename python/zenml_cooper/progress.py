@@ -18,7 +18,6 @@ from zenml_cooper._text import count, sanitize, seconds, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.live import Live
 
 Mode = Literal["auto", "tty", "plain", "json", "quiet"]
 Event = Mapping[str, Any]
@@ -43,6 +42,7 @@ def renderer(mode: Mode = "auto", *, stream: TextIO | None = None, logger: loggi
 
     Raises:
         ValueError: If there is no such mode.
+
     """
     if mode not in MODES:
         raise ValueError(f"there is no progress mode `{mode}`; there are {', '.join(MODES)}")
@@ -50,10 +50,10 @@ def renderer(mode: Mode = "auto", *, stream: TextIO | None = None, logger: loggi
     if mode == "auto":
         mode = "tty" if _is_live_terminal(stream) else "plain"
     if mode == "tty":
-        return Tree(stream)
+        return _Tree(stream)
     if mode == "plain":
-        return Plain(stream, logger)
-    return Json(stream) if mode == "json" else Renderer()
+        return _Plain(stream, logger)
+    return _Json(stream) if mode == "json" else Renderer()
 
 
 def _is_live_terminal(stream: TextIO) -> bool:
@@ -133,7 +133,7 @@ class Lines:
         return [sanitize(self._rest.pop(key)) for key in [key for key in self._rest if key[0] == step]]
 
 
-class Plain(Renderer):
+class _Plain(Renderer):
     """Lines for a log: steps are numbered in the order in which they begin, as `docker build --progress=plain` does."""
 
     def __init__(self, stream: TextIO, logger: logging.Logger | None = None) -> None:
@@ -214,7 +214,7 @@ class Plain(Renderer):
         self._write(summary(outcome))
 
 
-class Json(Renderer):
+class _Json(Renderer):
     """An object per line: the events as they are, with the seconds since the start, and the outcome last."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -243,7 +243,7 @@ class _Step:
         self.window = (self.window + [line for line in lines if line.strip()])[-_WINDOW:]
 
 
-class Tree(Renderer):
+class _Tree(Renderer):
     """A live tree: what ended scrolls away above, what runs is drawn below with the end of its output."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -264,7 +264,7 @@ class Tree(Renderer):
             redirect_stdout=False,
         )
 
-    def __enter__(self) -> "Tree":
+    def __enter__(self) -> "_Tree":  # noqa: PYI034
         self._live.start()
         return self
 
@@ -302,8 +302,9 @@ class Tree(Renderer):
                 branch.add(_cut(Text(line, style="dim")))
         for reference, layers in [(reference, dict(layers)) for reference, layers in list(self._layers.items())]:
             busy = [entry for entry in layers.items() if entry[1][2] and entry[1][1] < entry[1][2]]
-            lines = [f"{layer} {status} {moved(done, total)}" for layer, (status, done, total) in busy[: max(room - 2, 0)]]
-            current, total = (sum(entry[place] for entry in layers.values()) for place in (1, 2))
+            lines = [f"{layer} {status} {moved(done, of)}" for layer, (status, done, of) in busy[: max(room - 2, 0)]]
+            current = sum(entry[1] for entry in layers.values())
+            total = sum(entry[2] for entry in layers.values())
             branch = tree.add(_cut(Text(f"push {reference}  {moved(current, total)}")))
             for line in lines:
                 branch.add(_cut(Text(line, style="dim")))

@@ -200,7 +200,9 @@ fn every_option_can_be_set() {
 
 #[test]
 fn defaults_give_way() {
-    let options = value(r#"{"buildargs": {"A": "given"}, "no_cache": false, "secret": ["id=a,env=GIVEN"], "cache_from": ["given"]}"#);
+    let options = value(
+        r#"{"buildargs": {"A": "given"}, "no_cache": false, "secret": ["id=a,env=GIVEN"], "cache_from": ["given"]}"#,
+    );
     let defaults = value(
         r#"{"build-arg": {"A": "default", "B": "default"}, "no-cache": true, "platform": "linux/arm64", "ssh": [],
             "secret": ["id=a,env=DEFAULT", "id=b,env=B"], "cache-from": ["default"], "target": null}"#,

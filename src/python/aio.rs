@@ -249,7 +249,7 @@ impl Drop for Visit {
     }
 }
 
-/// Waits until no thread needs the interpreter any more. Called at exit: before CPython 3.14 a thread that wants the
+/// Waits until no thread needs the interpreter any more. Called at exit: before `CPython` 3.14 a thread that wants the
 /// interpreter after that is unwound through Rust, which aborts the process.
 #[pyfunction]
 pub(super) fn _wait_for_threads(py: Python<'_>) {

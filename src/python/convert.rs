@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::options::{self, Value};
 use crate::reference::Reference;
-use crate::request::{BuildOptions, BuildRequest, ContextSpec, Credential, DockerfileSpec};
+use crate::request::{BuildRequest, ContextSpec, Credential, DockerfileSpec};
 
 /// Reads any object as far as `Value` goes; `name` says what it is when it is something else.
 fn value(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Value> {
@@ -48,11 +48,6 @@ fn parse(mut value: Value) -> Result<BuildRequest> {
     request.options = options::normalize_with_defaults(options, defaults)?;
     request.validate()?;
     Ok(request)
-}
-
-/// Options as users write them.
-pub(super) fn options(object: &Bound<'_, PyAny>) -> PyResult<BuildOptions> {
-    options::normalize(value(object, "options")?).map_err(|failed| error::raise(object.py(), &failed))
 }
 
 /// A context, and a Dockerfile within or beside it.

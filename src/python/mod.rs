@@ -4,6 +4,7 @@
 //! for asyncio, [`error`] makes exceptions. `python/zenml_cooper/_core.pyi` describes the functions for type checkers.
 
 mod aio;
+mod context;
 mod convert;
 mod error;
 mod exercise;
@@ -62,10 +63,10 @@ fn build_option_names() -> std::collections::BTreeMap<&'static str, &'static [&'
     crate::options::names()
 }
 
-/// Checks options as users write them; raises `OptionError`.
+/// Checks a request as far as that is possible without a daemon or a file; raises what `build` would raise.
 #[pyfunction]
-fn check_build_options(options: &Bound<'_, PyAny>) -> PyResult<()> {
-    convert::options(options).map(drop)
+fn check_request(request: &Bound<'_, PyAny>) -> PyResult<()> {
+    convert::request(request).map(drop)
 }
 
 /// Raises the exception for a code, made from a sample error.
@@ -90,7 +91,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CancelHandle>()?;
     module.add_function(wrap_pyfunction!(error_codes, module)?)?;
     module.add_function(wrap_pyfunction!(build_option_names, module)?)?;
-    module.add_function(wrap_pyfunction!(check_build_options, module)?)?;
+    module.add_function(wrap_pyfunction!(check_request, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_list, module)?)?;
     module.add_function(wrap_pyfunction!(_raise_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(_events_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(exercise::_exercise_for_test, module)?)?;
