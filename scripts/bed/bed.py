@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from . import image, podman, process, registry
-from .say import Failure, run, step
+from .say import step
 
 PARTS = ("registry", "registry-tls", "busybox", "python", "podman")
 
@@ -92,16 +92,22 @@ def down(directory: Path) -> None:
 def _end(directory: Path, state: State) -> None:
     if "podman" in state:
         podman.stop(state.pop("podman"))
-    for name in ("busybox", "python"):
-        if name in state:
-            with contextlib.suppress(Failure):  # a test may have removed it
-                run(["docker", "rmi", "--no-prune", str(state.pop(name))])
+    state.pop("busybox", None)
+    state.pop("python", None)
     if "registry" in state:
+        image.forget(state["registry"]["address"])
         process.stop(state.pop("registry"))
     if "registry_tls" in state:
+        image.forget(state["registry_tls"]["address"])
         process.stop(state.pop("registry_tls"))
     for folder in ("registry", "registry-tls"):
         shutil.rmtree(directory / folder, ignore_errors=True)
+
+
+def state(directory: Path) -> State:
+    """What is up in a directory."""
+    with _locked(directory) as found:
+        return found
 
 
 def exports(directory: Path) -> str:

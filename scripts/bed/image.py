@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -65,6 +66,17 @@ def push(tag: str, registry: str) -> str:
     run(["docker", "tag", tag, name])
     run(["docker", "push", "--quiet", name])
     return name
+
+
+def forget(registry: str) -> None:
+    """Removes the daemon's names of images of a registry: nobody can use them once it has ended."""
+    with contextlib.suppress(Failure):  # no daemon, no names
+        listing = run(["docker", "images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}"])
+        for repository, tag, digest in (line.split(" ") for line in listing.splitlines()):
+            if repository.startswith(f"{registry}/"):
+                name = f"{repository}@{digest}" if tag == "<none>" else f"{repository}:{tag}"
+                with contextlib.suppress(Failure):  # in use, or gone with another name
+                    run(["docker", "rmi", name])
 
 
 def busybox(tools: Path) -> Recipe:
