@@ -69,8 +69,17 @@ def push(tag: str, registry: str) -> str:
 
 
 def forget(registry: str) -> None:
-    """Removes the daemon's names of images of a registry: nobody can use them once it has ended."""
+    """Removes the daemon's names of images of a registry, and ended containers that were started by such a name.
+
+    Nobody can use them once the registry has ended; ZenML's orchestrator leaves its steps' containers.
+    """
     with contextlib.suppress(Failure):  # no daemon, no names
+        for line in run(
+            ["docker", "ps", "--all", "--filter", "status=exited", "--format", "{{.ID}} {{.Image}}"]
+        ).splitlines():
+            container, _, name = line.partition(" ")
+            if name.startswith(f"{registry}/"):
+                run(["docker", "rm", container])
         listing = run(["docker", "images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}"])
         for repository, tag, digest in (line.split(" ") for line in listing.splitlines()):
             if repository.startswith(f"{registry}/"):
