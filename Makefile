@@ -45,7 +45,7 @@ $(VENV)/.stamp-venv: pyproject.toml
 	@touch $@
 
 $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(RUST_SOURCES)
-	VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --locked --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(VENV) $(BIN)/maturin develop --locked --quiet
 	@touch $@
 
 $(OLDEST)/.stamp-venv: pyproject.toml
@@ -55,7 +55,7 @@ $(OLDEST)/.stamp-venv: pyproject.toml
 	@touch $@
 
 $(OLDEST)/.stamp-build: $(OLDEST)/.stamp-venv $(VENV)/.stamp-build
-	VIRTUAL_ENV=$(OLDEST) $(BIN)/maturin develop --locked --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(OLDEST) $(BIN)/maturin develop --locked --quiet
 	@touch $@
 
 test: ## run all tests (they need a Docker daemon; the rest is set up)
