@@ -1,2 +1,34 @@
 //! BuildKit's client side: the session that a daemon calls back into, solving, and status. Used by every engine that
 //! talks to a BuildKit; knows nothing of Docker.
+//!
+//! A build opens two HTTP/2 connections through a [`Transport`](transport::Transport). On the first, we are the client of
+//! BuildKit's Control service: [`solve`] asks for the build and [`status`] turns what it tells into events. On the second,
+//! [`session`], we are the server: the daemon asks for files ([`filesync`]), credentials ([`auth`]), secrets ([`secrets`])
+//! and SSH agents ([`ssh`]) when it needs them. What goes wrong becomes an error with a place in [`failure`].
+
+pub mod attrs;
+pub mod auth;
+mod base_failure;
+mod context_dir;
+mod details;
+pub mod dockerfile;
+pub mod failure;
+pub mod filesync;
+pub mod filter;
+pub mod followpaths;
+mod health;
+pub mod packet;
+pub mod secrets;
+mod sender;
+pub mod session;
+pub mod solve;
+pub mod source;
+pub mod ssh;
+pub mod status;
+pub mod transport;
+pub mod trouble;
+pub mod upgrade;
+
+pub use solve::{Build, Exporter, Solved, build};
+pub use transport::{BoxedStream, ByteStream, SessionHello, Transport};
+pub use upgrade::{Dial, Hijack};

@@ -1,1 +1,4 @@
 //! Tests against a real daemon and a real registry, started by `scripts/testbed`.
+
+mod buildkit_bed;
+mod buildkit_sync;

@@ -1,0 +1,343 @@
+//! What the Dockerfile frontend and the solver are asked for: build options in BuildKit's own words.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::request::BuildOptions;
+
+/// A release of BuildKit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BuildkitVersion {
+    /// 0, so far.
+    pub major: u32,
+    /// The one that matters.
+    pub minor: u32,
+}
+
+impl BuildkitVersion {
+    /// The release 0.`minor`.
+    pub const fn v0(minor: u32) -> Self {
+        Self { major: 0, minor }
+    }
+}
+
+/// An option that a BuildKit does not honour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// What it is, e.g. `limit memory`.
+    pub feature: &'static str,
+    /// Why, and since when it can be done.
+    pub reason: String,
+}
+
+/// The first option that a BuildKit of this version would silently ignore, or never honours.
+///
+/// `syntax` says that the Dockerfile names its own frontend (`# syntax=`), which may be newer than the daemon.
+pub fn unsupported(options: &BuildOptions, version: BuildkitVersion, syntax: bool) -> Option<Unsupported> {
+    let classic = || "BuildKit has no such option, the classic builder does".to_owned();
+    let since = |minor: u32| {
+        let reason = format!("it needs BuildKit 0.{minor}, the daemon has {}.{}", version.major, version.minor);
+        (version < BuildkitVersion::v0(minor) && !syntax).then_some(reason)
+    };
+    let memory = options.memory.is_some() || options.memory_swap.is_some();
+    let cpu = options.cpu_shares.is_some() || options.cpu_period.is_some() || options.cpu_quota.is_some();
+    let checks: [(bool, &'static str, Option<String>); 9] = [
+        (options.squash, "squash layers", Some(classic())),
+        (memory, "limit memory", Some(classic())),
+        (cpu || options.cpuset_cpus.is_some(), "limit CPU use", Some(classic())),
+        (options.rm == Some(false), "keep intermediate containers", Some("BuildKit has none".into())),
+        (is_named_network(options), "use a named network", Some("BuildKit knows `default`, `none` and `host`".into())),
+        (options.shm_size.is_some(), "set the size of /dev/shm", since(10)),
+        (!options.ulimits.is_empty(), "set ulimits", since(10)),
+        (options.cgroup_parent.is_some(), "set the parent cgroup", since(10)),
+        (!options.build_contexts.is_empty(), "use named build contexts", since(10)),
+    ];
+    checks
+        .into_iter()
+        .find_map(|(wanted, feature, reason)| reason.filter(|_| wanted).map(|reason| Unsupported { feature, reason }))
+}
+
+fn is_named_network(options: &BuildOptions) -> bool {
+    !matches!(options.network.as_deref(), None | Some("" | "default" | "none" | "host"))
+}
+
+/// Where a named build context comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of this machine, which the session serves under the context's name.
+    Local(PathBuf),
+    /// Something that the daemon fetches: an image, a Git repository, an archive.
+    Remote(String),
+}
+
+/// Sorts out the named build contexts. Fails with `InvalidOption` for what is neither a URL nor a directory.
+pub fn named_contexts(options: &BuildOptions) -> Result<BTreeMap<String, NamedContext>> {
+    let invalid = |reason: String| Error::InvalidOption { name: "build_contexts".into(), reason };
+    let mut contexts = BTreeMap::new();
+    for (name, source) in &options.build_contexts {
+        let known = ["docker-image://", "https://", "http://", "git://", "ssh://"];
+        let context = if known.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("git@") {
+            NamedContext::Remote(source.clone())
+        } else if source.contains("://") {
+            return Err(invalid(format!("`{name}`: sources like `{source}` are not supported")));
+        } else if PathBuf::from(source).is_dir() {
+            NamedContext::Local(source.into())
+        } else {
+            return Err(invalid(format!("`{name}`: there is no directory `{source}`")));
+        };
+        if matches!(name.as_str(), "" | "context" | "dockerfile") {
+            return Err(invalid(format!("a build context cannot be named `{name}`")));
+        }
+        contexts.insert(name.clone(), context);
+    }
+    Ok(contexts)
+}
+
+/// The attributes of the Dockerfile frontend. `filename` is the Dockerfile's name in the directory `dockerfile`.
+pub fn frontend_attrs(
+    options: &BuildOptions,
+    contexts: &BTreeMap<String, NamedContext>,
+    filename: &str,
+) -> Result<HashMap<String, String>> {
+    let mut attrs = HashMap::from([("filename".to_owned(), filename.to_owned())]);
+    let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
+    for (name, value) in &options.build_args {
+        if let Some(value) = value.clone().or_else(|| std::env::var(name).ok()) {
+            set(&format!("build-arg:{name}"), value);
+        }
+    }
+    if let (Some(epoch), false) = (options.source_date_epoch, options.build_args.contains_key("SOURCE_DATE_EPOCH")) {
+        set("build-arg:SOURCE_DATE_EPOCH", epoch.to_string());
+    }
+    for (name, value) in &options.labels {
+        set(&format!("label:{name}"), value.clone());
+    }
+    if let Some(target) = &options.target {
+        set("target", target.clone());
+    }
+    if let Some(platform) = &options.platform {
+        set("platform", platform.to_string());
+    }
+    if options.no_cache {
+        // A list of stages; none is all.
+        set("no-cache", String::new());
+    }
+    if options.pull {
+        set("image-resolve-mode", "pull".into());
+    }
+    if let Some(network @ ("none" | "host")) = options.network.as_deref() {
+        set("force-network-mode", network.into());
+    }
+    if !options.add_hosts.is_empty() {
+        set("add-hosts", csv(options.add_hosts.iter().map(|(host, address)| format!("{host}={address}"))));
+    }
+    if let Some(size) = options.shm_size {
+        set("shm-size", size.to_string());
+    }
+    if !options.ulimits.is_empty() {
+        set("ulimit", csv(options.ulimits.iter().cloned()));
+    }
+    if let Some(parent) = &options.cgroup_parent {
+        set("cgroup-parent", parent.clone());
+    }
+    for (name, context) in contexts {
+        let source = match context {
+            NamedContext::Local(_) => format!("local:{name}"),
+            NamedContext::Remote(source) => source.clone(),
+        };
+        set(&format!("context:{name}"), source);
+    }
+    if !contexts.is_empty() {
+        // Without this, a frontend that does not know named contexts would ignore them.
+        set("frontend.caps", "moby.buildkit.frontend.contexts+forward".into());
+    }
+    let imports = cache_entries("cache_from", &options.cache_from)?;
+    if !imports.is_empty() {
+        set("cache-imports", cache_json(&imports)?);
+    }
+    Ok(attrs)
+}
+
+/// A line of comma-separated values, as Go's `encoding/csv` reads it.
+fn csv(values: impl Iterator<Item = String>) -> String {
+    let quoted = |value: String| {
+        let special = value.contains([',', '"', '\n']);
+        if special { format!("\"{}\"", value.replace('"', "\"\"")) } else { value }
+    };
+    values.map(quoted).collect::<Vec<_>>().join(",")
+}
+
+/// The names that Go's JSON gives to a cache entry.
+#[derive(Serialize)]
+struct CacheJson<'a> {
+    #[serde(rename = "Type")]
+    kind: &'a str,
+    #[serde(rename = "Attrs")]
+    attrs: BTreeMap<&'a str, &'a str>,
+}
+
+fn cache_json(entries: &[CacheOptionsEntry]) -> Result<String> {
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|entry| CacheJson {
+            kind: &entry.r#type,
+            attrs: entry.attrs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        })
+        .collect();
+    serde_json::to_string(&entries).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// What the solver is told about caches.
+pub fn cache_options(options: &BuildOptions) -> Result<CacheOptions> {
+    let mut exports = cache_entries("cache_to", &options.cache_to)?;
+    // The build argument is the Docker CLI's older way to say `type=inline`.
+    let wants_inline = options.build_args.get("BUILDKIT_INLINE_CACHE").and_then(Option::as_deref);
+    if matches!(wants_inline, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+        && !exports.iter().any(|export| export.r#type == "inline")
+    {
+        exports.push(CacheOptionsEntry { r#type: "inline".into(), ..CacheOptionsEntry::default() });
+    }
+    let imports = cache_entries("cache_from", &options.cache_from)?;
+    Ok(CacheOptions { exports, imports, ..CacheOptions::default() })
+}
+
+fn cache_entries(option: &str, entries: &[String]) -> Result<Vec<CacheOptionsEntry>> {
+    entries.iter().map(|entry| cache_entry(option, entry)).collect()
+}
+
+/// Reads `type=registry,ref=...`, or an image's name, which means a registry.
+fn cache_entry(option: &str, text: &str) -> Result<CacheOptionsEntry> {
+    let invalid = |reason: String| Error::InvalidOption { name: option.to_owned(), reason };
+    let fields = split_csv(text);
+    let mut attrs = HashMap::new();
+    if fields.iter().all(|field| !field.contains('=')) {
+        let reference = fields.join(",");
+        return Ok(CacheOptionsEntry { r#type: "registry".into(), attrs: HashMap::from([("ref".into(), reference)]) });
+    }
+    for field in fields {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(invalid(format!("`{text}`: `{field}` is no key=value")));
+        };
+        attrs.insert(key.trim().to_lowercase(), value.to_owned());
+    }
+    let Some(kind) = attrs.remove("type") else {
+        return Err(invalid(format!("`{text}` has no type=")));
+    };
+    if matches!(kind.as_str(), "local") {
+        return Err(invalid(format!("`{text}`: a cache in a local directory is not supported; use type=registry")));
+    }
+    Ok(CacheOptionsEntry { r#type: kind, attrs })
+}
+
+fn split_csv(text: &str) -> Vec<String> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    for character in text.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            other => field.push(other),
+        }
+    }
+    fields.push(field);
+    fields
+}
+
+/// Privileges that the build asks for, as `docker buildx build` does.
+pub fn entitlements(options: &BuildOptions) -> Vec<String> {
+    if options.network.as_deref() == Some("host") { vec!["network.host".into()] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(options: &BuildOptions) -> HashMap<String, String> {
+        frontend_attrs(options, &BTreeMap::new(), "Dockerfile").unwrap()
+    }
+
+    #[test]
+    fn options_become_attributes() {
+        let options = BuildOptions {
+            build_args: BTreeMap::from([("A".into(), Some("1".into())), ("NO_SUCH_VARIABLE_HERE".into(), None)]),
+            labels: BTreeMap::from([("l".into(), "v".into())]),
+            target: Some("t".into()),
+            platform: Some("linux/arm64".parse().unwrap()),
+            no_cache: true,
+            pull: true,
+            network: Some("host".into()),
+            add_hosts: BTreeMap::from([("a".into(), "1.2.3.4".into()), ("b".into(), "::1".into())]),
+            shm_size: Some(1024),
+            ulimits: vec!["nofile=1:2".into(), "nproc=3".into()],
+            cgroup_parent: Some("p".into()),
+            cache_from: vec!["localhost:5000/a:b".into()],
+            source_date_epoch: Some(7),
+            ..BuildOptions::default()
+        };
+        let expected = [
+            ("filename", "Dockerfile"),
+            ("build-arg:A", "1"),
+            ("build-arg:SOURCE_DATE_EPOCH", "7"),
+            ("label:l", "v"),
+            ("target", "t"),
+            ("platform", "linux/arm64"),
+            ("no-cache", ""),
+            ("image-resolve-mode", "pull"),
+            ("force-network-mode", "host"),
+            ("add-hosts", "a=1.2.3.4,b=::1"),
+            ("shm-size", "1024"),
+            ("ulimit", "nofile=1:2,nproc=3"),
+            ("cgroup-parent", "p"),
+            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"localhost:5000/a:b"}}]"#),
+        ];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(attrs(&options), HashMap::from(expected));
+        assert_eq!(entitlements(&options), ["network.host"]);
+    }
+
+    #[test]
+    fn named_contexts_are_sorted_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap().to_owned();
+        let contexts = |source: &str| {
+            let build_contexts = BTreeMap::from([("lib".into(), source.into())]);
+            named_contexts(&BuildOptions { build_contexts, ..BuildOptions::default() })
+        };
+        let local = contexts(&path).unwrap();
+        assert_eq!(local["lib"], NamedContext::Local(path.into()));
+        let attrs = frontend_attrs(&BuildOptions::default(), &local, "Dockerfile").unwrap();
+        assert_eq!(attrs["context:lib"], "local:lib");
+        assert!(attrs["frontend.caps"].contains("contexts"));
+        assert_eq!(contexts("docker-image://a").unwrap()["lib"], NamedContext::Remote("docker-image://a".into()));
+        assert_eq!(contexts("/no/such/directory").unwrap_err().code(), "invalid-option");
+        assert_eq!(contexts("oci-layout://x").unwrap_err().code(), "invalid-option");
+    }
+
+    #[test]
+    fn caches_are_parsed_as_by_the_docker_cli() {
+        let entry = cache_entry("cache_to", "type=registry,ref=a/b,mode=max,\"oci-mediatypes=true,x\"").unwrap();
+        assert_eq!(entry.r#type, "registry");
+        assert_eq!((entry.attrs["mode"].as_str(), entry.attrs["oci-mediatypes"].as_str()), ("max", "true,x"));
+        for bad in ["type=local,dest=x", "ref=a/b", "type=registry,ref"] {
+            assert_eq!(cache_entry("cache_to", bad).unwrap_err().code(), "invalid-option", "{bad}");
+        }
+        let build_args = BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), Some("1".to_owned()))]);
+        let inline = cache_options(&BuildOptions { build_args, ..BuildOptions::default() }).unwrap();
+        assert_eq!(inline.exports[0].r#type, "inline");
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let old = BuildkitVersion::v0(8);
+        let shm = BuildOptions { shm_size: Some(1), ..BuildOptions::default() };
+        assert!(unsupported(&shm, old, false).unwrap().reason.contains("0.10"));
+        assert_eq!(unsupported(&shm, old, true), None);
+        assert_eq!(unsupported(&shm, BuildkitVersion::v0(10), false), None);
+        let network = BuildOptions { network: Some("my-network".into()), ..BuildOptions::default() };
+        assert_eq!(unsupported(&network, BuildkitVersion::v0(20), true).unwrap().feature, "use a named network");
+        assert_eq!(unsupported(&BuildOptions::default(), old, false), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! `moby.sshforward.v1.SSH`: an SSH agent for `RUN --mount=type=ssh`, forwarded read-only.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use bollard_buildkit_proto::moby::sshforward::v1::ssh_server::Ssh;
+use bollard_buildkit_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::trouble::Trouble;
+use crate::error::{Error, Result};
+use crate::request::SshSpec;
+
+/// The id of a mount, and of an `--ssh`, that names none.
+const DEFAULT_ID: &str = "default";
+/// In which metadata a daemon sends the id.
+const ID_KEY: &str = "buildkit.ssh.id";
+/// OpenSSH's limit of a message.
+const MAX_AGENT_MESSAGE: usize = 256 << 10;
+
+// Messages of the agent protocol (draft-ietf-sshm-ssh-agent).
+const AGENT_FAILURE: u8 = 5;
+const AGENT_REQUEST_IDENTITIES: u8 = 11;
+const AGENT_SIGN_REQUEST: u8 = 13;
+
+/// Forwards to the build's agents.
+pub struct SshService {
+    agents: BTreeMap<String, PathBuf>,
+    trouble: Trouble,
+}
+
+impl SshService {
+    /// Finds the agent of each spec. Fails with `SshUnavailable` where there is none: before the build, not in the middle.
+    pub fn new(specs: &[SshSpec], trouble: Trouble) -> Result<Self> {
+        let mut agents = BTreeMap::new();
+        for spec in specs {
+            let id = if spec.id.is_empty() { DEFAULT_ID } else { &spec.id };
+            if agents.insert(id.to_owned(), agent_socket(id, &spec.paths)?).is_some() {
+                return Err(unavailable(id, "the id is given twice"));
+            }
+        }
+        Ok(Self { agents, trouble })
+    }
+
+    fn socket(&self, id: &str) -> Result<&PathBuf, Status> {
+        let id = if id.is_empty() { DEFAULT_ID } else { id };
+        self.agents.get(id).ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))
+    }
+}
+
+fn unavailable(id: &str, reason: impl Into<String>) -> Error {
+    Error::SshUnavailable { id: id.to_owned(), reason: reason.into() }
+}
+
+fn agent_socket(id: &str, paths: &[PathBuf]) -> Result<PathBuf> {
+    let path = match paths {
+        [] => match std::env::var_os("SSH_AUTH_SOCK") {
+            Some(path) if !path.is_empty() => PathBuf::from(path),
+            _ => return Err(unavailable(id, "SSH_AUTH_SOCK is not set; start an agent, or name its socket")),
+        },
+        [path] => path.clone(),
+        _ => return Err(unavailable(id, KEYS_UNSUPPORTED)),
+    };
+    is_socket(&path)
+        .map_err(|error| unavailable(id, format!("`{}`: {error}", path.display())))?
+        .then_some(path)
+        .ok_or_else(|| unavailable(id, KEYS_UNSUPPORTED))
+}
+
+const KEYS_UNSUPPORTED: &str =
+    "one agent socket can be forwarded, key files cannot; load the keys into an agent with `ssh-add`";
+
+fn is_socket(path: &Path) -> io::Result<bool> {
+    Ok(std::fs::metadata(path)?.file_type().is_socket())
+}
+
+#[tonic::async_trait]
+impl Ssh for SshService {
+    type ForwardAgentStream = Pin<Box<ReceiverStream<Result<BytesMessage, Status>>>>;
+
+    async fn check_agent(&self, request: Request<CheckAgentRequest>) -> Result<Response<CheckAgentResponse>, Status> {
+        self.socket(&request.get_ref().id).map(|_| Response::new(CheckAgentResponse {}))
+    }
+
+    async fn forward_agent(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::ForwardAgentStream>, Status> {
+        let id = request.metadata().get(ID_KEY).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let path = self.socket(&id)?;
+        let agent = UnixStream::connect(path).await.map_err(|error| {
+            self.trouble.report(unavailable(&id, format!("the agent at `{}`: {error}", path.display())))
+        })?;
+        let (sender, receiver) = mpsc::channel(4);
+        // The task ends with the daemon's half of the stream, with ours, or with the agent.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                result = forward(request.into_inner(), agent, &sender) => if let Err(status) = result {
+                    // A receiver that is gone has no use for the reason.
+                    let _ = sender.send(Err(status)).await;
+                },
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+type Replies = mpsc::Sender<Result<BytesMessage, Status>>;
+
+async fn forward(
+    mut requests: Streaming<BytesMessage>,
+    mut agent: UnixStream,
+    replies: &Replies,
+) -> Result<(), Status> {
+    let mut buffer = BytesMut::new();
+    loop {
+        let Some(message) = requests.message().await? else { return Ok(()) };
+        buffer.extend_from_slice(&message.data);
+        while let Some(request) = next_frame(&mut buffer)? {
+            let reply = ask(&mut agent, &request).await?;
+            if replies.send(Ok(BytesMessage { data: reply })).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Takes one whole message, its length included, off the buffer.
+fn next_frame(buffer: &mut BytesMut) -> Result<Option<BytesMut>, Status> {
+    let Some(mut length) = buffer.get(..4) else { return Ok(None) };
+    let length = length.get_u32() as usize;
+    if length == 0 || length > MAX_AGENT_MESSAGE {
+        return Err(Status::invalid_argument("this is not the protocol of an SSH agent"));
+    }
+    Ok((buffer.len() >= length + 4).then(|| buffer.split_to(length + 4)))
+}
+
+/// A step may list keys and sign with them; it may not add, remove or lock anything.
+async fn ask(agent: &mut UnixStream, request: &[u8]) -> Result<Vec<u8>, Status> {
+    if !matches!(request[4], AGENT_REQUEST_IDENTITIES | AGENT_SIGN_REQUEST) {
+        return Ok(vec![0, 0, 0, 1, AGENT_FAILURE]);
+    }
+    let failed = |error: io::Error| Status::unavailable(format!("the SSH agent: {error}"));
+    agent.write_all(request).await.map_err(failed)?;
+    let length = agent.read_u32().await.map_err(failed)?;
+    if length as usize > MAX_AGENT_MESSAGE {
+        return Err(Status::unavailable("the SSH agent answers with too long a message"));
+    }
+    let mut reply = length.to_be_bytes().to_vec();
+    reply.resize(4 + length as usize, 0);
+    agent.read_exact(&mut reply[4..]).await.map_err(failed)?;
+    Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_refused_with_advice() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("id_ed25519");
+        std::fs::write(&key, "").unwrap();
+        let error = agent_socket("default", &[key]).unwrap_err();
+        assert_eq!(error.code(), "ssh-unavailable");
+        assert!(error.to_string().contains("ssh-add"), "{error}");
+    }
+
+    #[test]
+    fn frames_are_taken_whole() {
+        let mut buffer = BytesMut::from(&[0, 0, 0, 2, 11][..]);
+        assert!(next_frame(&mut buffer).unwrap().is_none());
+        buffer.extend_from_slice(&[7, 0, 0]);
+        assert_eq!(next_frame(&mut buffer).unwrap().unwrap(), &[0, 0, 0, 2, 11, 7][..]);
+        assert_eq!(buffer, &[0, 0][..]);
+        assert!(next_frame(&mut BytesMut::from(&[255, 0, 0, 0][..])).is_err());
+    }
+}

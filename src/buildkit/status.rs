@@ -1,0 +1,385 @@
+//! What a daemon tells about a running build, as events and as a record of its steps.
+
+use std::collections::{HashMap, VecDeque};
+
+use bollard_buildkit_proto::google::protobuf::Timestamp;
+use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
+
+use crate::error::MAX_TAIL_LINES;
+use crate::event::{Event, Events};
+use crate::outcome::StepOutcome;
+
+/// Longer lines of output are cut in an error: a step may print megabytes without a line break.
+const MAX_TAIL_LINE: usize = 2000;
+
+/// The record of a build's steps. Each is a vertex of BuildKit's graph; its id is the vertex's digest.
+pub struct Steps {
+    events: Events,
+    by_id: HashMap<String, Step>,
+    /// In the order in which they ended.
+    done: Vec<String>,
+    first_start: Option<f64>,
+    last_end: Option<f64>,
+}
+
+#[derive(Default)]
+struct Step {
+    name: String,
+    running: bool,
+    started: Option<f64>,
+    seconds: f64,
+    cached: bool,
+    error: Option<String>,
+    decoders: [Utf8Decoder; 2],
+    tail: Tail,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailedStep {
+    /// Digest of the vertex.
+    pub id: String,
+    /// E.g. `[2/5] RUN make`.
+    pub name: String,
+    /// What the daemon says about it.
+    pub error: String,
+}
+
+impl Steps {
+    /// Sends to `events`.
+    pub fn new(events: Events) -> Self {
+        Self { events, by_id: HashMap::new(), done: Vec::new(), first_start: None, last_end: None }
+    }
+
+    /// Takes in one message.
+    pub async fn apply(&mut self, status: StatusResponse) {
+        // A step's first message comes before its logs, and its last after them; both may be in one response.
+        let (ended, begun): (Vec<_>, Vec<_>) =
+            status.vertexes.into_iter().partition(|vertex| vertex.completed.is_some());
+        for vertex in begun.iter().chain(&ended) {
+            self.begin(vertex).await;
+        }
+        for log in &status.logs {
+            self.log(log).await;
+        }
+        for progress in &status.statuses {
+            self.progress(progress).await;
+        }
+        for warning in &status.warnings {
+            self.events.send(warning_event(warning)).await;
+        }
+        for vertex in &ended {
+            self.end(vertex).await;
+        }
+    }
+
+    async fn begin(&mut self, vertex: &Vertex) {
+        let step = self.by_id.entry(vertex.digest.clone()).or_default();
+        step.name.clone_from(&vertex.name);
+        let Some(started) = vertex.started.as_ref().map(seconds) else { return };
+        self.first_start = Some(self.first_start.map_or(started, |first| first.min(started)));
+        // The same message may come again, and a step may run again after it ended.
+        if step.running || (step.started == Some(started)) {
+            return;
+        }
+        step.running = true;
+        step.started = Some(started);
+        self.events.send(Event::StepStarted { id: vertex.digest.clone(), name: vertex.name.clone() }).await;
+    }
+
+    async fn end(&mut self, vertex: &Vertex) {
+        self.flush(&vertex.digest).await;
+        let Some(step) = self.by_id.get_mut(&vertex.digest) else { return };
+        let Some(completed) = vertex.completed.as_ref().map(seconds) else { return };
+        if !step.running {
+            return;
+        }
+        step.running = false;
+        step.seconds += (completed - step.started.unwrap_or(completed)).max(0.0);
+        step.cached = vertex.cached;
+        step.error = (!vertex.error.is_empty()).then(|| vertex.error.clone());
+        self.last_end = Some(self.last_end.map_or(completed, |last| last.max(completed)));
+        self.done.retain(|id| *id != vertex.digest);
+        self.done.push(vertex.digest.clone());
+        let done = Event::StepDone {
+            id: vertex.digest.clone(),
+            name: step.name.clone(),
+            seconds: step.seconds,
+            cached: step.cached,
+            error: step.error.clone(),
+        };
+        self.events.send(done).await;
+    }
+
+    async fn log(&mut self, log: &VertexLog) {
+        let step = self.by_id.entry(log.vertex.clone()).or_default();
+        let stream: u8 = if log.stream == 2 { 2 } else { 1 };
+        let text = step.decoders[usize::from(stream) - 1].decode(&log.msg);
+        self.send_text(&log.vertex, stream, text).await;
+    }
+
+    async fn send_text(&mut self, id: &str, stream: u8, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        if let Some(step) = self.by_id.get_mut(id) {
+            step.tail.push(&text);
+        }
+        self.events.send(Event::StepLog { id: id.to_owned(), stream, text }).await;
+    }
+
+    /// Sends what is left of a character that was never completed.
+    async fn flush(&mut self, id: &str) {
+        for stream in [1_u8, 2] {
+            let rest = self.by_id.get_mut(id).map(|step| step.decoders[usize::from(stream) - 1].finish());
+            self.send_text(id, stream, rest.unwrap_or_default()).await;
+        }
+    }
+
+    async fn progress(&self, status: &VertexStatus) {
+        let name = match (status.id.as_str(), status.name.as_str()) {
+            (id, "") => id.to_owned(),
+            ("", name) => name.to_owned(),
+            (id, name) if id == name => id.to_owned(),
+            (id, name) => format!("{name} {id}"),
+        };
+        let count = |number: i64| u64::try_from(number).unwrap_or_default();
+        let (current, total) = (count(status.current), count(status.total));
+        self.events.send(Event::StepProgress { id: status.vertex.clone(), name, current, total }).await;
+    }
+
+    /// The steps that ended, in that order.
+    pub fn outcomes(&self) -> Vec<StepOutcome> {
+        let outcome = |step: &Step| StepOutcome { name: step.name.clone(), seconds: step.seconds, cached: step.cached };
+        self.done.iter().filter_map(|id| self.by_id.get(id)).map(outcome).collect()
+    }
+
+    /// Of the Dockerfile's own steps: how many there are, and how many came out of the cache.
+    pub fn counts(&self) -> (u64, u64) {
+        let own = self.done.iter().filter_map(|id| self.by_id.get(id)).filter(|step| is_own_step(&step.name));
+        own.fold((0, 0), |(total, cached), step| (total + 1, cached + u64::from(step.cached)))
+    }
+
+    /// Seconds from the first step's start to the last one's end, by the daemon's clock.
+    pub fn seconds(&self) -> f64 {
+        match (self.first_start, self.last_end) {
+            (Some(first), Some(last)) => (last - first).max(0.0),
+            _ => 0.0,
+        }
+    }
+
+    /// The step that made the build fail. Others may have been cancelled because of it.
+    pub fn failed(&self) -> Option<FailedStep> {
+        let failed = self.done.iter().filter_map(|id| {
+            let step = self.by_id.get(id)?;
+            let error = step.error.clone()?;
+            Some(FailedStep { id: id.clone(), name: step.name.clone(), error })
+        });
+        let mut failed: Vec<_> = failed.collect();
+        let cause = failed.iter().position(|step| !step.error.contains("context canceled"))?;
+        Some(failed.swap_remove(cause))
+    }
+
+    /// A step's name.
+    pub fn name(&self, id: &str) -> Option<&str> {
+        self.by_id.get(id).map(|step| step.name.as_str())
+    }
+
+    /// The last lines that a step printed.
+    pub fn tail(&self, id: &str) -> Vec<String> {
+        self.by_id.get(id).map(|step| step.tail.lines()).unwrap_or_default()
+    }
+}
+
+/// Whether a vertex stands for an instruction: `[2/5] RUN ...`, `[build 1/3] FROM ...`, not `[internal] ...`.
+pub(super) fn is_own_step(name: &str) -> bool {
+    let inside = name.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or("", |(inside, _)| inside);
+    let number = inside.rsplit(' ').next().unwrap_or_default();
+    number.split_once('/').is_some_and(|(n, m)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits(n) && digits(m)
+    })
+}
+
+fn warning_event(warning: &VertexWarning) -> Event {
+    let mut message = String::from_utf8_lossy(&warning.short).into_owned();
+    let line = warning.ranges.first().and_then(|range| range.start).map(|start| start.line);
+    if let (Some(info), Some(line)) = (&warning.info, line) {
+        message = format!("{message} ({}:{line})", info.filename);
+    }
+    Event::Warning { code: "dockerfile".into(), message }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times of this century have room for microseconds")]
+fn seconds(time: &Timestamp) -> f64 {
+    time.seconds as f64 + f64::from(time.nanos) / 1e9
+}
+
+/// Decodes UTF-8 that comes in pieces, without losing characters that are cut in two.
+#[derive(Default)]
+struct Utf8Decoder(Vec<u8>);
+
+impl Utf8Decoder {
+    fn decode(&mut self, bytes: &[u8]) -> String {
+        self.0.extend_from_slice(bytes);
+        let pending = std::mem::take(&mut self.0);
+        let mut text = String::with_capacity(pending.len());
+        let mut chunks = pending.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let is_cut = chunks.peek().is_none()
+                && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+            if is_cut {
+                // The character may go on in the next piece.
+                self.0 = chunk.invalid().to_vec();
+            } else if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        text
+    }
+
+    fn finish(&mut self) -> String {
+        if std::mem::take(&mut self.0).is_empty() { String::new() } else { char::REPLACEMENT_CHARACTER.to_string() }
+    }
+}
+
+/// The last lines of an output, as a terminal would show them.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    open: String,
+    /// What comes next is written over the open line, as progress bars do.
+    returned: bool,
+}
+
+impl Tail {
+    fn push(&mut self, text: &str) {
+        for piece in text.split_inclusive('\n') {
+            let text = piece.strip_suffix('\n').unwrap_or(piece);
+            let visible = text.trim_end_matches('\r');
+            let last = visible.rsplit('\r').next().unwrap_or_default();
+            if last.len() < visible.len() || (self.returned && !visible.is_empty()) {
+                self.open.clear();
+            }
+            self.open.push_str(cut(last, MAX_TAIL_LINE.saturating_sub(self.open.len())));
+            self.returned = text.ends_with('\r') || (self.returned && text.is_empty());
+            if piece.ends_with('\n') {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if self.lines.len() == MAX_TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(std::mem::take(&mut self.open));
+        self.returned = false;
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let open = (!self.open.is_empty()).then(|| self.open.clone());
+        let mut lines: Vec<_> = self.lines.iter().cloned().chain(open).collect();
+        lines.drain(..lines.len().saturating_sub(MAX_TAIL_LINES));
+        lines
+    }
+}
+
+fn cut(text: &str, length: usize) -> &str {
+    let end = (0..=length.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vertex(digest: &str, name: &str, started: i64, completed: Option<i64>) -> Vertex {
+        let time = |seconds: i64| Timestamp { seconds, nanos: 0 };
+        let (started, completed) = (Some(time(started)), completed.map(time));
+        Vertex { digest: digest.into(), name: name.into(), started, completed, ..Vertex::default() }
+    }
+
+    fn log(digest: &str, text: &[u8]) -> VertexLog {
+        VertexLog { vertex: digest.into(), stream: 1, msg: text.to_vec(), timestamp: None }
+    }
+
+    fn drain(receiver: &mut tokio::sync::mpsc::Receiver<Event>) -> Vec<Event> {
+        std::iter::from_fn(|| receiver.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_step_starts_once_prints_and_ends() {
+        let (events, mut receiver) = Events::channel();
+        let mut steps = Steps::new(events);
+        let running = vertex("d", "[1/2] RUN x", 10, None);
+        steps.apply(StatusResponse { vertexes: vec![running.clone(), running], ..Default::default() }).await;
+        steps.apply(StatusResponse { logs: vec![log("d", b"gr\xc3")], ..Default::default() }).await;
+        let ended = vec![vertex("d", "[1/2] RUN x", 10, Some(12))];
+        steps
+            .apply(StatusResponse {
+                logs: vec![log("d", b"\xbc\xc3\x9fe\n")],
+                vertexes: ended.clone(),
+                ..Default::default()
+            })
+            .await;
+        steps.apply(StatusResponse { vertexes: ended, ..Default::default() }).await;
+        let (id, name) = ("d".to_owned(), "[1/2] RUN x".to_owned());
+        let text = |text: &str| Event::StepLog { id: id.clone(), stream: 1, text: text.into() };
+        let expected = [
+            Event::StepStarted { id: id.clone(), name: name.clone() },
+            text("gr"),
+            text("\u{fc}\u{df}e\n"),
+            Event::StepDone { id: id.clone(), name: name.clone(), seconds: 2.0, cached: false, error: None },
+        ];
+        assert_eq!(drain(&mut receiver), expected);
+        assert_eq!(steps.outcomes(), [StepOutcome { name, seconds: 2.0, cached: false }]);
+        assert_eq!((steps.counts(), steps.tail("d")), ((1, 0), vec!["gr\u{fc}\u{df}e".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn the_failure_is_the_step_that_was_not_cancelled() {
+        let mut steps = Steps::new(Events::none());
+        let failing = |digest: &str, error: &str| Vertex { error: error.into(), ..vertex(digest, digest, 1, Some(2)) };
+        let vertexes = vec![failing("a", "rpc error: context canceled"), failing("b", "exit code: 1")];
+        steps.apply(StatusResponse { vertexes, ..Default::default() }).await;
+        assert_eq!(steps.failed().unwrap().id, "b");
+    }
+
+    #[test]
+    fn own_steps_are_numbered() {
+        for name in ["[1/2] FROM x", "[build 2/13] RUN y", "[linux/amd64 build 2/3] RUN y"] {
+            assert!(is_own_step(name), "{name}");
+        }
+        for name in
+            ["[internal] load metadata for docker.io/a/b", "exporting to image", "[auth] x/y", "[context a/b] x"]
+        {
+            assert!(!is_own_step(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tail_is_bounded_and_shows_what_a_terminal_would() {
+        let mut tail = Tail::default();
+        for number in 0..100 {
+            tail.push(&format!("line {number}\n"));
+        }
+        tail.push("10%\r20%\r");
+        tail.push("30%\r\n");
+        tail.push(&"x".repeat(5 * MAX_TAIL_LINE));
+        let lines = tail.lines();
+        assert_eq!(lines.len(), MAX_TAIL_LINES);
+        assert_eq!((lines[0].as_str(), lines[MAX_TAIL_LINES - 2].as_str()), ("line 62", "30%"));
+        assert_eq!(lines[MAX_TAIL_LINES - 1].len(), MAX_TAIL_LINE);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced_not_lost() {
+        let mut decoder = Utf8Decoder::default();
+        assert_eq!(decoder.decode(b"a\xffb\xe2\x82"), "a\u{fffd}b");
+        assert_eq!(decoder.decode(b"\xac"), "\u{20ac}");
+        assert_eq!(decoder.decode(b"\xe2"), "");
+        assert_eq!(decoder.finish(), "\u{fffd}");
+    }
+}

@@ -1,0 +1,96 @@
+//! How bytes get to a BuildKit: one HTTP/2 connection on which we are the client, one on which we are the server.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+use crate::error::{Error, Result};
+
+/// Window of a whole connection. h2 ends a connection with `ENHANCE_YOUR_CALM` once the small frames that it holds exceed
+/// a budget of half the window, and each request for a file is a small frame: with the default window a context of
+/// some ten thousand files dies.
+pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Window of one stream.
+pub(super) const STREAM_WINDOW: u32 = 4 << 20;
+/// BuildKit's own limit of a message; tonic's default of 4 MiB is too small for long status messages.
+pub(super) const MAX_MESSAGE: usize = 16 << 20;
+
+/// A connected byte stream.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Any connected byte stream.
+pub type BoxedStream = Box<dyn ByteStream>;
+
+/// What a daemon is told when a session begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionHello {
+    /// Unique for this build.
+    pub id: String,
+    /// The same for each build of a directory by a user: the daemon looks for the last synced copy under it.
+    pub shared_key: String,
+    /// `/package.Service/Method` of all that the session serves.
+    pub methods: Vec<String>,
+}
+
+/// How to reach one BuildKit.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// A channel to the Control service.
+    async fn control(&self, hello: &SessionHello) -> Result<Channel>;
+
+    /// A stream on which the daemon speaks HTTP/2 as a client, to call the services of the session. `control` is the
+    /// channel that [`Self::control`] gave; a buildkitd carries the session inside it.
+    async fn attach(&self, control: &Channel, hello: &SessionHello) -> Result<BoxedStream>;
+}
+
+/// Speaks HTTP/2, with prior knowledge, as a client on a connected stream. When the stream ends the channel is dead.
+pub async fn channel(stream: impl ByteStream + 'static) -> Result<Channel> {
+    Endpoint::from_static("http://buildkit")
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .connect_with_connector(Once(Some(TokioIo::new(Box::new(stream)))))
+        .await
+        .map_err(|error| Error::DaemonProtocol { action: "the start of a build".into(), reason: chain(&error) })
+}
+
+/// Hands its stream to the first caller; a second connection to the same daemon would not know the session.
+struct Once(Option<TokioIo<BoxedStream>>);
+
+type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TokioIo<BoxedStream>>> + Send>>;
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<BoxedStream>;
+    type Error = std::io::Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Connecting {
+        let stream = self.0.take();
+        Box::pin(async { stream.ok_or_else(|| std::io::Error::other("the connection to the daemon ended")) })
+    }
+}
+
+/// An error and its causes in one line: tonic's own text is only `transport error`.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

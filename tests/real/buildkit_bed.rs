@@ -1,0 +1,115 @@
+//! What the tests of BuildKit on a real daemon share.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cooper::buildkit::attrs::BuildkitVersion;
+use cooper::buildkit::{BoxedStream, Build, Dial, Exporter, Hijack, Solved};
+use cooper::cancel::Cancel;
+use cooper::context::Context;
+use cooper::error::{Error, Result};
+use cooper::event::{Event, Events};
+use cooper::request::{BuildOptions, ContextSpec, Credential, Credentials, DockerfileSpec, ExtraFile, Job};
+use tokio::net::UnixStream;
+
+/// The daemon that the tests use: `DOCKER_HOST` if it is a Unix socket, else the default one.
+struct Socket;
+
+#[async_trait]
+impl Dial for Socket {
+    async fn dial(&self) -> Result<BoxedStream> {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+        let path = host.strip_prefix("unix://").expect("DOCKER_HOST of the tests is a Unix socket");
+        match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(Error::DaemonUnreachable { endpoint: host, reason: error.to_string() }),
+        }
+    }
+}
+
+struct Anonymous;
+
+#[async_trait]
+impl Credentials for Anonymous {
+    async fn get(&self, _: &str, _: bool) -> Result<Option<Credential>> {
+        Ok(None)
+    }
+}
+
+/// A directory with a context, and how to build it.
+pub(crate) struct Bed {
+    dir: tempfile::TempDir,
+    pub(crate) options: BuildOptions,
+    pub(crate) extra_files: Vec<ExtraFile>,
+    pub(crate) cancel: Cancel,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, options: BuildOptions::default(), extra_files: Vec::new(), cancel: Cancel::new() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.root().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Builds this Dockerfile, `BUSYBOX` in it replaced; nothing is kept but BuildKit's cache.
+    pub(crate) async fn build(&self, dockerfile: &str) -> (Result<Solved>, Vec<Event>) {
+        let busybox = std::env::var("COOPER_TEST_BUSYBOX").expect("scripts/testbed sets COOPER_TEST_BUSYBOX");
+        let dockerfile = DockerfileSpec::Text(dockerfile.replace("BUSYBOX", &busybox));
+        let spec = ContextSpec {
+            root: Some(self.root().to_owned()),
+            extra_files: self.extra_files.clone(),
+            ..ContextSpec::default()
+        };
+        let context = Arc::new(Context::open(&spec, &dockerfile, &self.cancel).unwrap());
+        let (events, mut receiver) = Events::channel();
+        let job = Job { events, cancel: self.cancel.clone(), credentials: Arc::new(Anonymous) };
+        let build = Build {
+            context,
+            root: Some(self.root()),
+            options: &self.options,
+            exporter: Exporter { kind: "moby".into(), attrs: BTreeMap::new() },
+            version: BuildkitVersion::v0(8),
+            engine: "docker",
+        };
+        let collect = async {
+            let mut seen = Vec::new();
+            while let Some(event) = receiver.recv().await {
+                seen.push(event);
+            }
+            seen
+        };
+        let transport = Hijack::new(Arc::new(Socket));
+        let run = async move {
+            let result = cooper::buildkit::build(&transport, build, &job).await;
+            drop(job);
+            result
+        };
+        tokio::join!(run, collect)
+    }
+}
+
+/// All that the steps printed.
+pub(crate) fn output(events: &[Event]) -> String {
+    let texts = events.iter().filter_map(|event| match event {
+        Event::StepLog { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+/// A text that no other run has, to get past BuildKit's cache.
+pub(crate) fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{}-{}", std::process::id(), now.as_nanos())
+}

@@ -1,0 +1,36 @@
+//! Builds with BuildKit on a real daemon: what is sent, and when.
+
+use crate::buildkit_bed::{Bed, output, unique};
+
+#[tokio::test]
+async fn a_second_build_sends_only_what_changed() {
+    let bed = Bed::new();
+    let tag = unique();
+    for number in 0..50 {
+        bed.write(&format!("src/dir{}/file{number}", number % 5), &format!("content {number} {tag}"));
+    }
+    bed.write("unused", "not copied, so not sent");
+    let dockerfile = "FROM BUSYBOX\nCOPY src /src\nRUN cat /src/dir0/file0 && ls -R /src | wc -l\n";
+    let (first, events) = bed.build(dockerfile).await;
+    let first = first.unwrap();
+    // The files of `src`, the Dockerfile and the ignore file beside it.
+    assert_eq!(first.sent_files, 52, "{:?}", first.steps);
+    assert!(output(&events).contains(&format!("content 0 {tag}")), "{events:?}");
+    assert!(first.response["containerimage.digest"].starts_with("sha256:"), "{:?}", first.response);
+    assert_eq!(first.total_steps, 3);
+
+    let (second, _) = bed.build(dockerfile).await;
+    let second = second.unwrap();
+    assert_eq!((second.sent_files, second.sent_bytes), (0, 0));
+    // Whether the base counts as cached depends on the daemon's version and mood.
+    let cached: Vec<_> = second.steps.iter().filter(|step| step.cached).map(|step| step.name.as_str()).collect();
+    assert!(cached.iter().any(|name| name.starts_with("[2/3] COPY")), "{cached:?}");
+    assert!(cached.iter().any(|name| name.starts_with("[3/3] RUN")), "{cached:?}");
+
+    bed.write("src/dir3/file3", &format!("changed {tag}"));
+    let (third, _) = bed.build(dockerfile).await;
+    let third = third.unwrap();
+    assert_eq!(third.sent_files, 1);
+    assert_eq!(third.sent_bytes, format!("changed {tag}").len() as u64);
+    assert_ne!(third.response["containerimage.digest"], first.response["containerimage.digest"]);
+}
