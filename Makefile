@@ -26,7 +26,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.r
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-zenml lint format \
+.PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-zenml lint lint-rust lint-python format \
 	demo demo-down bench wheel testbed testbed-down clean
 
 help: ## list the targets
@@ -85,10 +85,14 @@ test-zenml: build $(OLDEST)/.stamp-build ## ZenML end to end, with the newest an
 	$(BED) $(BIN)/pytest tests/zenml
 	$(BED) $(OLDEST)/bin/pytest tests/zenml
 
-lint: build ## formatters in checking mode, clippy, ruff, mypy, stubtest
+lint: lint-rust lint-python ## formatters in checking mode, clippy, ruff, mypy, stubtest
+
+lint-rust: build
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features test-daemon -- -D warnings
 	cargo clippy --locked --all-targets $(TEST_FEATURES) -- -D warnings
+
+lint-python: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -79,7 +79,9 @@ def registry(address: str) -> Any:
     from zenml.enums import StackComponentType
 
     flavor = DefaultContainerRegistryFlavor()
-    return component(flavor.implementation_class, flavor.config_class(uri=address), StackComponentType.CONTAINER_REGISTRY)
+    return component(
+        flavor.implementation_class, flavor.config_class(uri=address), StackComponentType.CONTAINER_REGISTRY
+    )
 
 
 def timed(action: Callable[[], Any]) -> float:

@@ -65,7 +65,7 @@ fn used(code: &str) -> Vec<String> {
     let word = regex::Regex::new(r"\b([a-z_]+)\b").unwrap();
     pattern
         .captures_iter(code)
-        .flat_map(|found| word.find_iter(&found[1].to_owned()).map(|m| m.as_str().to_owned()).collect::<Vec<_>>())
+        .flat_map(|found| word.find_iter(&found[1]).map(|m| m.as_str().to_owned()).collect::<Vec<_>>())
         .collect()
 }
 

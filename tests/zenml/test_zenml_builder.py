@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from zenml.enums import StackComponentType
 from zenml.image_builders import BuildContext
+
 from zenml_cooper import _build
 from zenml_cooper.config import DockerImageBuilderConfig
 from zenml_cooper.context import CooperBuildContext

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from zenml.stack.stack_component import StackComponentConfig
+
 from zenml_cooper.config import DockerImageBuilderConfig
 from zenml_cooper.flavors import DockerImageBuilderFlavor
 

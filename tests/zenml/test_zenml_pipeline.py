@@ -13,6 +13,7 @@ import zenml as installed
 from zenml.client import Client
 from zenml.config import DockerSettings
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
 from zenml_cooper.exceptions import StepFailed
 
 if TYPE_CHECKING:
