@@ -77,10 +77,18 @@ pub const FIXED_TIME: i64 = 946_684_800;
 /// Where the content is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// On disk; the pair tells hard links, where there can be some.
-    Disk { links: Option<(u64, u64)> },
+    /// On disk.
+    Disk { links: Option<Links> },
     /// In memory.
     Memory(Bytes),
+}
+
+/// What is known of a regular file that has several names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Links {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) size: u64,
 }
 
 impl Entry {
@@ -126,15 +134,13 @@ pub fn compare_paths(left: &[u8], right: &[u8]) -> Ordering {
     left[same..].iter().map(key).cmp(right[same..].iter().map(key))
 }
 
-/// Makes hard links of all but the first name of each file that has several in the context.
+/// Makes hard links of all but the first name of each file that has several in the list.
 pub(super) fn find_hard_links(entries: &mut [Entry]) {
     let mut names = HashMap::new();
     for (index, entry) in entries.iter_mut().enumerate() {
         if let Source::Disk { links: Some(file) } = entry.source {
-            let first = *names.entry(file).or_insert(index);
-            if first != index {
-                entry.kind = Kind::Hardlink { first };
-            }
+            let first = *names.entry((file.device, file.inode)).or_insert(index);
+            entry.kind = if first == index { Kind::File { size: file.size } } else { Kind::Hardlink { first } };
         }
     }
 }

@@ -1,18 +1,27 @@
 //! What goes into a build.
 //!
 //! [`Context::open`] reads the ignore file ([`ignore`]), walks the root once, merges the extra files in and keeps the sorted
-//! list of entries. Content is read only when it is asked for: entry by entry ([`Context::reader`]).
+//! list of entries. Content is read only when it is asked for: entry by entry ([`Context::reader`]) or as an archive
+//! ([`Context::pack`]).
 //!
 //! All of this blocks and knows nothing of tokio: asynchronous callers use `spawn_blocking`.
 
+mod archive;
+mod compress;
 mod entry;
 mod extra;
 mod files;
 pub mod ignore;
 mod notice;
+mod output;
+mod pipeline;
 mod reader;
 mod root;
+mod tar;
 mod walk;
+mod zip;
+
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -20,6 +29,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::request::{ContextSpec, DockerfileSpec};
 
+pub use archive::{Format, Modes, PackOptions, Packed};
 pub use entry::{Entry, FIXED_TIME, Kind, Mtime, compare_paths};
 pub use files::DockerfileText;
 pub use notice::Notice;
@@ -129,6 +139,11 @@ impl Context {
     /// The content of a regular file or of a hard link. Fails with `ContextChanged` and `ContextRead`.
     pub fn reader(&self, entry: &Entry) -> Result<EntryReader> {
         EntryReader::open(self.root.as_ref(), entry)
+    }
+
+    /// Where an entry is on this machine, for messages.
+    fn full_path(&self, entry: &Entry) -> PathBuf {
+        self.root.as_ref().map_or_else(|| entry.as_path().to_owned(), |root| root.join(&entry.path))
     }
 
     /// The Dockerfile, read now. Excluding it from the context does not matter. Fails with `DockerfileMissing`.

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::entry::{Entry, Kind, Source};
@@ -79,25 +80,38 @@ impl EntryReader {
         if most == 0 {
             return Ok(0);
         }
-        let count = match &mut self.content {
+        self.read_at(&mut buffer[..most], self.size - self.left)?;
+        self.left -= most as u64;
+        Ok(most)
+    }
+
+    /// Fills the buffer from a place in the content, whatever has been read so far.
+    pub(super) fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<()> {
+        match &self.content {
             Content::Memory(bytes) => {
-                bytes.copy_to_slice(&mut buffer[..most]);
-                most
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let part = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));
+                buffer.copy_from_slice(part.ok_or_else(|| Error::internal("more was read of a file than it has"))?);
             }
-            Content::Disk { file, path } => loop {
-                match file.read(&mut buffer[..most]) {
-                    Ok(0) => {
-                        let found = format!("ended after {}", self.size - self.left);
-                        return Err(Error::ContextChanged { path: path.clone(), expected: self.size, found });
+            Content::Disk { file, path } => {
+                while !buffer.is_empty() {
+                    match file.read_at(buffer, offset) {
+                        Ok(0) => return Err(self.ended(path, offset)),
+                        Ok(count) => {
+                            buffer = &mut buffer[count..];
+                            offset += count as u64;
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(source) => return Err(Error::ContextRead { path: path.clone(), source }),
                     }
-                    Ok(count) => break count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(source) => return Err(Error::ContextRead { path: path.clone(), source }),
                 }
-            },
-        };
-        self.left -= count as u64;
-        Ok(count)
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&self, path: &Path, at: u64) -> Error {
+        Error::ContextChanged { path: path.to_owned(), expected: self.size, found: format!("ended after {at}") }
     }
 
     /// The error inside of one that the `Read` implementation returned.

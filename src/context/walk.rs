@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Kind, Mtime, Source};
+use super::entry::{Entry, Kind, Links, Mtime, Source};
 use super::ignore::{MatchInfo, Matcher};
 use super::notice::Notice;
 use super::root::{DIRECTORY, Root};
@@ -276,8 +276,9 @@ impl Walk<'_> {
         let mut links = None;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                links = hard_links(stat);
-                Kind::File { size: u64::try_from(stat.st_size).unwrap_or_default() }
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                links = hard_links(stat, size);
+                Kind::File { size }
             }
             FileType::Directory => Kind::Dir,
             FileType::Symlink => match readlinkat(directory, OsStr::from_bytes(name), Vec::new()) {
@@ -298,10 +299,9 @@ impl Walk<'_> {
     }
 }
 
-/// Device and inode of a file that has further names.
 #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "the types differ between systems")]
-fn hard_links(stat: &Stat) -> Option<(u64, u64)> {
-    (stat.st_nlink > 1).then_some((stat.st_dev as u64, stat.st_ino))
+fn hard_links(stat: &Stat, size: u64) -> Option<Links> {
+    (stat.st_nlink > 1).then_some(Links { device: stat.st_dev as u64, inode: stat.st_ino, size })
 }
 
 #[allow(clippy::useless_conversion, reason = "the types differ between systems")]

@@ -4,34 +4,10 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
 
-use bytes::Bytes;
-use cooper::cancel::Cancel;
-use cooper::context::{Context, Kind};
-use cooper::request::{ContextSpec, DockerfileSpec, ExtraFile};
+use cooper::context::Kind;
 
-fn spec(root: &Path) -> ContextSpec {
-    ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() }
-}
-
-fn open(spec: &ContextSpec) -> Context {
-    Context::open(spec, &DockerfileSpec::default(), &Cancel::new()).unwrap()
-}
-
-fn paths(context: &Context) -> Vec<String> {
-    context.entries().iter().map(|entry| entry.display_path().into_owned()).collect()
-}
-
-fn write(root: &Path, path: &str, content: &str) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-}
-
-fn extra(path: &str, content: &str) -> ExtraFile {
-    ExtraFile { path: path.into(), content: Bytes::copy_from_slice(content.as_bytes()), mode: 0o755 }
-}
+use crate::context_support::{extra, open, open_dir, paths, spec, write};
 
 #[test]
 fn entries_come_in_the_order_of_a_walk() {
@@ -41,7 +17,7 @@ fn entries_come_in_the_order_of_a_walk() {
     }
     fs::create_dir(dir.path().join("empty")).unwrap();
     symlink("nowhere", dir.path().join("dangling")).unwrap();
-    let context = open(&spec(dir.path()));
+    let context = open_dir(dir.path());
     assert_eq!(paths(&context), ["a", "b", "b/a", "b/a/z", "b/a!", "b/c", "b c", "b.txt", "dangling", "empty"]);
     assert_eq!(context.find(b"dangling").unwrap().kind, Kind::Symlink { target: b"nowhere".to_vec() });
     assert_eq!((context.summary().files, context.summary().dirs, context.summary().symlinks), (6, 3, 1));
@@ -54,7 +30,7 @@ fn an_excluded_directory_comes_in_with_what_is_taken_back() {
     for path in ["a.py", "b/c/d.py", "b/c/e.txt", "x/y.txt"] {
         write(dir.path(), path, "");
     }
-    let context = open(&spec(dir.path()));
+    let context = open_dir(dir.path());
     assert_eq!(paths(&context), ["a.py", "b", "b/c", "b/c/d.py"]);
     // .dockerignore, e.txt, x and y.txt
     assert_eq!(context.summary().excluded, 4);
@@ -81,10 +57,10 @@ fn the_dockerfile_is_found_even_if_it_is_excluded() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), ".dockerignore", "Dockerfile\n");
     write(dir.path(), "Dockerfile", "FROM scratch\n");
-    let text = open(&spec(dir.path())).dockerfile().unwrap();
+    let text = open_dir(dir.path()).dockerfile().unwrap();
     assert_eq!((&text.text[..], text.path_in_context), (&b"FROM scratch\n"[..], None));
     write(dir.path(), "Dockerfile.dockerignore", "nothing\n");
-    let text = open(&spec(dir.path())).dockerfile().unwrap();
+    let text = open_dir(dir.path()).dockerfile().unwrap();
     assert_eq!(text.path_in_context.as_deref(), Some("Dockerfile"));
 }
 
@@ -94,7 +70,7 @@ fn names_are_bytes() {
     let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
     fs::write(dir.path().join(name), "x").unwrap();
     fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o4751)).unwrap();
-    let context = open(&spec(dir.path()));
+    let context = open_dir(dir.path());
     assert_eq!(context.entries()[0].path, b"caf\xe9");
     assert_eq!(context.entries()[0].mode, 0o4751);
 }

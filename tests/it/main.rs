@@ -1,4 +1,6 @@
 //! Tests of the crate from outside: one binary, so that the crate is linked once.
 
 mod architecture;
+mod context_archive;
+mod context_support;
 mod context_tree;

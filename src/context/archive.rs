@@ -1,0 +1,232 @@
+//! Archives of a context: the same bytes for the same context, on every machine and for every number of threads.
+
+use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, FIXED_TIME, Kind};
+use super::notice::Notice;
+use super::output::{Output, TemporaryFile};
+use super::{Context, compress, extra, tar, zip};
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::request::ExtraFile;
+
+/// The kinds of archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// GNU tar.
+    #[serde(rename = "tar")]
+    Tar,
+    /// Tar in gzip (several members; every reader of gzip takes them as one).
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// Tar in Zstandard (several frames).
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// Zip with deflate. Pipes and devices are left out; hard links become files; names that are not UTF-8 are stored
+    /// as they are, which a reader may take for code page 437.
+    #[serde(rename = "zip")]
+    Zip,
+}
+
+/// What happens to permission bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Modes {
+    /// As they are on disk: an image gets what `docker build` would give it.
+    Keep,
+    /// As in git: 755 for directories and for files that anybody may execute, 644 for other files. Then the archive does
+    /// not depend on the umask of whoever checked the files out.
+    #[default]
+    Portable,
+}
+
+/// How to pack. `Format::Tar.into()` has the defaults for a file that is kept.
+#[derive(Clone, Debug)]
+pub struct PackOptions {
+    /// The kind of archive.
+    pub format: Format,
+    /// Compression level, 1 (fast) to 12 (small) for gzip and zip, 1 to 22 for zstd; `None` is the default of the purpose.
+    pub level: Option<i32>,
+    /// Permission bits.
+    pub modes: Modes,
+    /// Modification time of every entry, in seconds since 1970: [`FIXED_TIME`], or the `SOURCE_DATE_EPOCH` of a request.
+    pub mtime: u64,
+    /// Further files, by the rules of extra files: what a classic builder needs besides the context, such as an
+    /// excluded Dockerfile.
+    pub also: Vec<ExtraFile>,
+    /// How many threads read and compress; `None` is one for each processor.
+    pub threads: Option<usize>,
+}
+
+/// What was packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Packed {
+    /// Files, further names of hard linked ones among them.
+    pub files: u64,
+    /// All entries.
+    pub entries: u64,
+    /// The sum of the contents that were read.
+    pub bytes_in: u64,
+    /// The size of the archive.
+    pub bytes_out: u64,
+    /// The digest of the archive.
+    pub digest: Digest,
+    /// What this kind of archive cannot hold.
+    pub notices: Vec<Notice>,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tar, Self::TarGz, Self::TarZst, Self::Zip];
+
+    /// `tar`, `tar.gz`, `tar.zst` or `zip`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::TarGz => "tar.gz",
+            Self::TarZst => "tar.zst",
+            Self::Zip => "zip",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    /// Takes the names, and `tgz` and `tzst`. Fails with `InvalidOption`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "tgz" => Ok(Self::TarGz),
+            "tzst" => Ok(Self::TarZst),
+            _ => Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| Error::InvalidOption {
+                name: "type".into(),
+                reason: format!("`{text}` is no kind of archive; there are tar, tar.gz, tar.zst and zip"),
+            }),
+        }
+    }
+}
+
+impl From<Format> for PackOptions {
+    fn from(format: Format) -> Self {
+        Self {
+            format,
+            level: None,
+            modes: Modes::default(),
+            mtime: FIXED_TIME.unsigned_abs(),
+            also: Vec::new(),
+            threads: None,
+        }
+    }
+}
+
+impl PackOptions {
+    /// For an archive that is sent to a daemon and forgotten: permission bits as on disk, the fastest compression.
+    pub fn sending(format: Format) -> Self {
+        Self { modes: Modes::Keep, level: Some(1), ..format.into() }
+    }
+
+    /// The level, within what the format knows.
+    pub(super) fn level(&self) -> i32 {
+        match self.format {
+            Format::Tar => 0,
+            Format::TarGz => self.level.unwrap_or(6).clamp(1, 12),
+            Format::TarZst => self.level.unwrap_or(3).clamp(1, 22),
+            Format::Zip => self.level.unwrap_or(6).clamp(1, 9),
+        }
+    }
+
+    pub(super) fn mode(&self, entry: &Entry) -> u32 {
+        match self.modes {
+            Modes::Keep => entry.mode,
+            Modes::Portable => portable_mode(entry),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+            .clamp(1, MAX_THREADS)
+    }
+}
+
+/// More than these only wait for each other's turn to write.
+const MAX_THREADS: usize = 32;
+
+/// The mode that git would record.
+pub(super) const fn portable_mode(entry: &Entry) -> u32 {
+    match entry.kind {
+        Kind::Symlink { .. } => 0o777,
+        Kind::Dir => 0o755,
+        _ if entry.mode & 0o111 != 0 => 0o755,
+        _ => 0o644,
+    }
+}
+
+/// What the parts of one packing share.
+pub(super) struct Job<'a> {
+    pub(super) context: &'a Context,
+    pub(super) entries: &'a [Entry],
+    pub(super) options: &'a PackOptions,
+    pub(super) cancel: &'a Cancel,
+    pub(super) threads: usize,
+    pub(super) bytes_in: AtomicU64,
+}
+
+impl Job<'_> {
+    pub(super) fn count(&self, bytes: u64) {
+        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Context {
+    /// Writes an archive. Memory stays bounded, whatever the size of the context and of its files.
+    ///
+    /// Every header has the size that its file had when it was opened, and exactly that many bytes follow it: a file that
+    /// shrinks or goes away is a `ContextChanged`, one that grows is cut. Fails with `ContextRead` where a file cannot be
+    /// read, with `ContextWrite` where `out` fails, and with `Interrupted`; what was written by then is no archive.
+    pub fn pack(&self, options: impl Into<PackOptions>, out: &mut dyn Write, cancel: &Cancel) -> Result<Packed> {
+        let options = options.into();
+        let merged = self.with_further(&options.also)?;
+        let entries = merged.as_deref().unwrap_or(&self.entries);
+        let threads = options.threads();
+        let job = Job { context: self, entries, options: &options, cancel, threads, bytes_in: AtomicU64::new(0) };
+        cancel.check()?;
+        let mut notices = Vec::new();
+        let (bytes_out, digest) = match options.format {
+            Format::Zip => zip::write(&job, out, &mut notices)?,
+            _ => Output::with(out, |output| tar::write(&job, compress::Codec::of(&options), output))?,
+        };
+        let files = entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. } | Kind::Hardlink { .. }));
+        Ok(Packed {
+            files: files.count() as u64,
+            entries: entries.len() as u64,
+            bytes_in: job.bytes_in.into_inner(),
+            bytes_out,
+            digest,
+            notices,
+        })
+    }
+
+    /// Writes an archive to a file, which appears (or replaces the old one) when it is complete, or not at all.
+    pub fn pack_to_path(&self, options: impl Into<PackOptions>, path: &Path, cancel: &Cancel) -> Result<Packed> {
+        let mut file = TemporaryFile::create(path)?;
+        let packed = self.pack(options, &mut file, cancel)?;
+        file.keep()?;
+        Ok(packed)
+    }
+
+    /// The entries with some more, if there are more.
+    fn with_further(&self, files: &[ExtraFile]) -> Result<Option<Vec<Entry>>> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let mut entries = extra::merge(self.entries.clone(), extra::entries(files)?)?;
+        super::entry::find_hard_links(&mut entries);
+        Ok(Some(entries))
+    }
+}
