@@ -70,6 +70,7 @@ def start(
             break
         started = _started(server.pid)
         if ready() and started:
+            server.returncode = 0  # it goes on without us: Popen shall not warn about that
             return {"pid": server.pid, "started": started}
         time.sleep(0.05)
     if server.poll() is None:
