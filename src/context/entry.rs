@@ -134,6 +134,22 @@ pub fn compare_paths(left: &[u8], right: &[u8]) -> Ordering {
     left[same..].iter().map(key).cmp(right[same..].iter().map(key))
 }
 
+/// Cuts a list into batches of at most so many entries and bytes; a file that is bigger is a batch of its own.
+pub(super) fn batches(entries: &[Entry], most: usize, bytes: u64) -> impl Iterator<Item = &[Entry]> + Send {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut size = 0;
+        let full = |entry: &Entry| {
+            size += entry.size();
+            size > bytes
+        };
+        let count = rest.iter().take(most).position(full).map_or(rest.len().min(most), |at| at.max(1));
+        let (batch, after) = rest.split_at(count);
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
 /// Makes hard links of all but the first name of each file that has several in the list.
 pub(super) fn find_hard_links(entries: &mut [Entry]) {
     let mut names = HashMap::new();

@@ -8,6 +8,7 @@
 
 mod archive;
 mod compress;
+mod digest;
 mod entry;
 mod extra;
 mod files;
@@ -16,7 +17,9 @@ mod notice;
 mod output;
 mod pipeline;
 mod reader;
+mod report;
 mod root;
+mod secrets;
 mod tar;
 mod walk;
 mod zip;
@@ -34,6 +37,7 @@ pub use entry::{Entry, FIXED_TIME, Kind, Mtime, compare_paths};
 pub use files::DockerfileText;
 pub use notice::Notice;
 pub use reader::EntryReader;
+pub use report::{Report, Size, Warning};
 
 use root::Root;
 

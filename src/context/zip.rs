@@ -9,7 +9,7 @@ use zip::write::{PreparedZipFile, SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
 use super::archive::Job;
-use super::entry::{Entry, Kind};
+use super::entry::{Entry, Kind, batches};
 use super::notice::Notice;
 use super::output::{Hashing, write_error};
 use super::pipeline;
@@ -35,7 +35,7 @@ type Writer<'a> = ZipWriter<StreamWriter<Hashing<'a>>>;
 pub(super) fn write(job: &Job<'_>, out: &mut dyn Write, notices: &mut Vec<Notice>) -> Result<(u64, Digest)> {
     let discard = Rc::new(Cell::new(false));
     let mut writer = ZipWriter::new_stream(Hashing::new(out, Rc::clone(&discard)));
-    let plan = batches(job.entries).map(Ok);
+    let plan = batches(job.entries, BATCH, SMALL).map(Ok);
     let worker = || Ok(|batch| prepare_all(job, batch));
     let consume = |ready: Vec<Ready<'_>>| {
         for item in ready {
@@ -57,22 +57,6 @@ enum Ready<'a> {
     Prepared(Box<PreparedZipFile>),
     /// All of it.
     Raw(&'a Entry),
-}
-
-/// Cuts the entries into batches whose small files fit memory.
-fn batches(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> + Send {
-    let mut rest = entries;
-    std::iter::from_fn(move || {
-        let mut size = 0;
-        let full = |entry: &Entry| {
-            size += if entry.size() <= SMALL { entry.size() } else { 0 };
-            size > SMALL
-        };
-        let count = rest.iter().take(BATCH).position(full).map_or(rest.len().min(BATCH), |at| at.max(1));
-        let (batch, after) = rest.split_at(count);
-        rest = after;
-        (!batch.is_empty()).then_some(batch)
-    })
 }
 
 fn prepare_all<'a>(job: &Job<'_>, batch: &'a [Entry]) -> Result<Vec<Ready<'a>>> {

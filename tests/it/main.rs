@@ -2,5 +2,6 @@
 
 mod architecture;
 mod context_archive;
+mod context_report;
 mod context_support;
 mod context_tree;
