@@ -48,7 +48,9 @@ def test_errors_cross_processes(code: str) -> None:
 
 def test_every_class_is_used() -> None:
     used = {type(raised(code)) for code in CODES}
-    classes = {value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, CooperError)}
+    classes = {
+        value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, CooperError)
+    }
     assert classes - used == {CooperError}
 
 

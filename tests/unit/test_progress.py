@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -256,14 +257,12 @@ def test_the_terminal_is_given_back(error: BaseException | None) -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     threads = threading.active_count()
-    try:
-        with open(child, "w", encoding="utf-8") as stream, renderer("tty", stream=stream) as show:
-            show(step("started"))
-            show(step("log", text="working\n"))
-            if error is not None:
-                raise error
-    except (KeyboardInterrupt, RuntimeError) as raised:
-        assert raised is error
+    expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with expected, open(child, "w", encoding="utf-8") as stream, renderer("tty", stream=stream) as show:
+        show(step("started"))
+        show(step("log", text="working\n"))
+        if error is not None:
+            raise error
     reader.join(5)
     os.close(parent)
     assert threading.active_count() <= threads
