@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
@@ -22,12 +21,7 @@ pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 /// BuildKit's own limit of a message; tonic's default of 4 MiB is too small for long status messages.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
 
-/// A connected byte stream.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
-
-/// Any connected byte stream.
-pub type BoxedStream = Box<dyn ByteStream>;
+pub use crate::net::{BoxedStream, ByteStream};
 
 /// What a daemon is told when a session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]

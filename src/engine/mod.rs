@@ -4,9 +4,11 @@ pub mod docker;
 
 use async_trait::async_trait;
 
+use self::docker::DockerEngine;
+use crate::environment::Environment;
 use crate::error::Result;
 use crate::outcome::Outcome;
-use crate::request::{BuildRequest, Job};
+use crate::request::{BuildRequest, EngineKind, EngineSpec, Job};
 
 /// Something that builds images.
 #[async_trait]
@@ -14,8 +16,9 @@ pub trait Engine: Send + Sync {
     /// Whether this engine can work here; fails with the reason where it cannot. Cheap: at most a round trip or two.
     async fn check(&self, job: &Job) -> Result<EngineInfo>;
 
-    /// Builds, tags and, if asked for, pushes. On `Err`, cancellation included, nothing that it started goes on and
-    /// no tag has moved.
+    /// Builds, tags and, if asked for, pushes. On `Err`, cancellation included, nothing that it started goes on, and
+    /// unless the image was complete no tag has moved: where only the push failed, the image has its names on the machine
+    /// that builds.
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome>;
 }
 
@@ -34,4 +37,13 @@ pub struct EngineInfo {
     pub buildkit: bool,
     /// Platform of the machine that builds, e.g. `linux/amd64`.
     pub platform: String,
+}
+
+/// The engine for a request. Connects to nothing yet.
+///
+/// `Auto` is the best of the engines that work here; so far there is one.
+pub fn select(spec: &EngineSpec, environment: Environment) -> Box<dyn Engine> {
+    match spec.kind {
+        EngineKind::Auto | EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
+    }
 }

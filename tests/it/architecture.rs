@@ -10,11 +10,12 @@ const RANKS: &[&[&str]] = &[
     &["engine"],
     &["buildkit"],
     &["context", "registry"],
+    &["net"],
     &["options"],
     &["request", "outcome"],
     &["reference", "platform"],
     &["digest", "secret", "cancel", "event"],
-    &["error"],
+    &["error", "environment"],
 ];
 
 /// Words that may not stand in the sources of a module.

@@ -1,1 +1,265 @@
 //! Docker and Podman, over their API.
+
+pub mod address;
+mod auth;
+mod build_args;
+mod choose;
+mod classic;
+mod client;
+pub mod daemon;
+pub mod dial;
+pub mod doctor;
+pub mod endpoint;
+mod instructions;
+mod messages;
+mod modern;
+mod push;
+mod tags;
+mod trouble;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use self::choose::{Abilities, Builder, choose};
+use self::daemon::{Daemon, find};
+use crate::buildkit::dockerfile::Dockerfile;
+use crate::context::{Context, DockerfileText};
+use crate::digest::Digest;
+use crate::engine::{Engine, EngineInfo};
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::outcome::{Outcome, StepOutcome, Totals};
+use crate::registry::credentials::{Chain, DockerConfig};
+use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
+
+/// The Docker engine: a Docker or Podman daemon, found and asked as the Docker CLI does.
+pub struct DockerEngine {
+    spec: EngineSpec,
+    environment: Arc<Environment>,
+    push_silence: Duration,
+}
+
+/// What a builder gets.
+struct Plan<'a> {
+    /// The request's options with complete build arguments.
+    options: &'a BuildOptions,
+    /// Root of the context.
+    root: Option<&'a Path>,
+    context: Arc<Context>,
+    /// The Dockerfile as a file, and cut into instructions.
+    file: DockerfileText,
+    dockerfile: Dockerfile,
+}
+
+/// What a builder made: an image that has no name yet.
+struct Built {
+    /// The daemon's id of the image.
+    image: String,
+    config_digest: Option<Digest>,
+    steps: Vec<StepOutcome>,
+    seconds: f64,
+    sent_bytes: u64,
+    cached_steps: u64,
+    total_steps: u64,
+}
+
+/// An image that was made, and where.
+struct Made {
+    daemon: Daemon,
+    builder: Builder,
+    built: Built,
+    totals: Totals,
+}
+
+impl DockerEngine {
+    /// An engine that will look for its daemon as `spec` and the environment say. Connects to nothing yet.
+    pub fn new(spec: EngineSpec, environment: Environment) -> Self {
+        Self { spec, environment: Arc::new(environment), push_silence: push::SILENCE }
+    }
+
+    /// The same with another limit for a push in which nothing happens.
+    #[must_use]
+    pub fn with_push_silence(self, push_silence: Duration) -> Self {
+        Self { push_silence, ..self }
+    }
+
+    async fn daemon(&self) -> Result<Daemon> {
+        find(&self.spec, &self.environment, &mut Vec::new()).await
+    }
+
+    /// The job with the user's Docker config behind the caller's credentials.
+    fn with_docker_config(&self, job: &Job) -> Job {
+        let config = DockerConfig::new(Arc::clone(&self.environment));
+        Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
+    }
+
+    async fn open(&self, request: &BuildRequest, job: &Job) -> Result<(Arc<Context>, DockerfileText, f64)> {
+        let started = Instant::now();
+        let (spec, dockerfile, cancel) = (request.context.clone(), request.dockerfile.clone(), job.cancel.clone());
+        blocking(move || {
+            let context = Context::open(&spec, &dockerfile, &cancel)?;
+            let file = context.dockerfile()?;
+            Ok((Arc::new(context), file, started.elapsed().as_secs_f64()))
+        })
+        .await
+    }
+
+    /// Everything up to an image without a name.
+    async fn image(&self, request: &BuildRequest, job: &Job) -> Result<Made> {
+        request.validate()?;
+        // Neither waits for the other.
+        let (daemon, (context, file, context_seconds)) = tokio::try_join!(self.daemon(), self.open(request, job))?;
+        let build_args = build_args::complete(&request.options.build_args, &daemon.api.endpoint(), &self.environment);
+        let options = BuildOptions { build_args, ..request.options.clone() };
+        let dockerfile = Dockerfile::parse(&file.name, &file.text);
+        let abilities = Abilities::of(&daemon, dockerfile.has_syntax());
+        let chosen = choose(self.spec.builder, &options, &abilities, &self.environment)?;
+        announce(&daemon, &chosen, request, &context, context_seconds, job).await;
+        let root = request.context.root.as_deref();
+        let plan = Plan { options: &options, root, context: Arc::clone(&context), file, dockerfile };
+        let built = match chosen.builder {
+            Builder::Buildkit => modern::build(&daemon, &plan, job).await?,
+            Builder::Classic => classic::build(&daemon, &plan, job).await?,
+        };
+        let totals = Totals {
+            context_seconds,
+            build_seconds: built.seconds,
+            context_files: context.summary().files,
+            context_bytes: context.summary().bytes,
+            sent_bytes: built.sent_bytes,
+            cached_steps: built.cached_steps,
+            total_steps: built.total_steps,
+            ..Totals::default()
+        };
+        Ok(Made { daemon, builder: chosen.builder, built, totals })
+    }
+
+    /// Pushes every tag; the digest is that of the first.
+    async fn push(
+        &self,
+        daemon: &Daemon,
+        request: &BuildRequest,
+        totals: &mut Totals,
+        job: &Job,
+    ) -> Result<Option<Digest>> {
+        let started = Instant::now();
+        let mut digest = None;
+        for tag in &request.tags {
+            let pushed = push::push(daemon, tag, self.push_silence, job).await?;
+            totals.pushed_bytes += pushed.bytes;
+            digest.get_or_insert(pushed.digest);
+        }
+        totals.push_seconds = started.elapsed().as_secs_f64();
+        Ok(digest)
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn check(&self, job: &Job) -> Result<EngineInfo> {
+        job.cancel.guard(self.daemon()).await.map(|daemon| daemon.info())
+    }
+
+    async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
+        let started = Instant::now();
+        let job = self.with_docker_config(job);
+        let Made { daemon, builder, built, mut totals } = job.cancel.guard(self.image(request, &job)).await?;
+        // This one watches the flag itself: it must not stop in the middle.
+        tags::apply(&daemon.api, &built.image, &request.tags, &job).await?;
+        let digest =
+            if request.push { job.cancel.guard(self.push(&daemon, request, &mut totals, &job)).await? } else { None };
+        totals.seconds = started.elapsed().as_secs_f64();
+        Ok(outcome(request, built, builder, digest, totals))
+    }
+}
+
+async fn announce(
+    daemon: &Daemon,
+    chosen: &choose::Chosen,
+    request: &BuildRequest,
+    context: &Context,
+    seconds: f64,
+    job: &Job,
+) {
+    let info = daemon.info();
+    let builder = chosen.builder.name().to_owned();
+    job.events
+        .send(Event::Engine {
+            engine: info.product,
+            endpoint: info.endpoint,
+            version: info.version,
+            builder,
+            reason: chosen.reason.clone(),
+        })
+        .await;
+    if chosen.surprising {
+        job.events.send(Event::Notice { message: format!("the classic builder is used: {}", chosen.reason) }).await;
+    }
+    let summary = context.summary();
+    job.events
+        .send(Event::Context {
+            root: request.context.root.as_ref().map(|root| root.display().to_string()),
+            files: summary.files,
+            bytes: summary.bytes,
+            excluded: summary.excluded,
+            extra_files: summary.extra_files,
+            seconds,
+        })
+        .await;
+    for notice in context.notices() {
+        job.events.send(Event::Notice { message: notice.to_string() }).await;
+    }
+}
+
+fn outcome(request: &BuildRequest, built: Built, builder: Builder, digest: Option<Digest>, totals: Totals) -> Outcome {
+    let image = match (request.tags.first(), digest) {
+        (Some(tag), Some(digest)) => tag.with_digest(digest).to_string(),
+        (Some(tag), None) => tag.to_string(),
+        (None, _) => built.image.clone(),
+    };
+    Outcome {
+        image,
+        tags: request.tags.clone(),
+        digest,
+        config_digest: built.config_digest,
+        engine: "docker".into(),
+        builder: builder.name().into(),
+        steps: built.steps,
+        totals,
+    }
+}
+
+/// Runs blocking work; a panic in it is a defect.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::internal(error.to_string()))?
+}
+
+/// Whether a host, with or without a port, is this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let name = name.trim_matches(['[', ']']);
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_hosts() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.8.8.8", "[::1]:5000", "::1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.com:5000", "10.0.0.1", "[2001:db8::1]:80", "localhost.evil.com"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
