@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 ISOLATED := scripts/isolated $(CURDIR)/.state
 BED := $(ISOLATED) scripts/with-testbed $(CURDIR)/.testbed
 
-# The range of ZenML versions that is stated in pyproject.toml; both ends are tested.
-ZENML_NEWEST ?= zenml[local]>=0.98,<0.99
-ZENML_OLDEST ?= zenml[local]==0.98.0
+# Both ends of the range of ZenML versions that pyproject.toml states (zenml = ["zenml>=OLDEST,<..."]) are tested.
+comma := ,
+ZENML_RANGE := $(shell sed -n 's/^zenml = \["zenml\(.*\)"\]$$/\1/p' pyproject.toml)
+ZENML_NEWEST ?= zenml[local]$(ZENML_RANGE)
+ZENML_OLDEST ?= zenml[local]$(patsubst >=%,==%,$(firstword $(subst $(comma), ,$(ZENML_RANGE))))
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 export PYTHON
@@ -22,6 +24,7 @@ export PYO3_PYTHON := $(BIN)/python
 TEST_FEATURES := --no-default-features --features test-daemon
 CARGO_TEST = cargo $(if $(shell cargo nextest --version 2>/dev/null),nextest run,test) --locked $(TEST_FEATURES)
 
+PYTHON_SOURCES := $(shell find python -name '*.py')
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
@@ -51,11 +54,14 @@ $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(RUST_SOURCES)
 $(OLDEST)/.stamp-venv: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
-	$(OLDEST)/bin/pip install --quiet --group dev '$(ZENML_OLDEST)'
+	$(OLDEST)/bin/pip install --quiet 'pytest>=8,<10' '$(ZENML_OLDEST)'
 	@touch $@
 
-$(OLDEST)/.stamp-build: $(OLDEST)/.stamp-venv $(VENV)/.stamp-build
-	PIP_QUIET=1 VIRTUAL_ENV=$(OLDEST) $(BIN)/maturin develop --locked --quiet
+# A wheel, not an editable install: so the package is tested as its users have it.
+$(OLDEST)/.stamp-build: $(OLDEST)/.stamp-venv $(VENV)/.stamp-build $(PYTHON_SOURCES)
+	rm -rf $(OLDEST)/wheel
+	VIRTUAL_ENV=$(VENV) $(BIN)/maturin build --locked --quiet --interpreter $(BIN)/python --out $(OLDEST)/wheel
+	$(OLDEST)/bin/pip install --quiet --force-reinstall --no-deps $(OLDEST)/wheel/*.whl
 	@touch $@
 
 test: ## run all tests (they need a Docker daemon; the rest is set up)

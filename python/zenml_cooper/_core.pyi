@@ -1,5 +1,22 @@
+import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn, Protocol, TypeAlias, final
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, final
+
+__all__ = [
+    "CancelHandle",
+    "_events_for_test",
+    "_exercise_async_for_test",
+    "_exercise_for_test",
+    "_raise_for_test",
+    "build_option_names",
+    "check_request",
+    "context_digest",
+    "context_list",
+    "context_pack",
+    "context_report",
+    "error_codes",
+    "version",
+]
 
 version: str
 
@@ -22,10 +39,25 @@ def build_option_names() -> dict[str, list[str]]: ...
 def context_list(
     context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
 ) -> list[dict[str, Any]]: ...
+def context_pack(
+    context: Mapping[str, Any],
+    output: str | os.PathLike[str] | int | _Writable,
+    format: Literal["tar", "tar.gz", "tar.zst", "zip"] | str = "tar",  # noqa: A002, PYI051
+    *,
+    dockerfile: Mapping[str, str] | None = None,
+    level: int | None = None,
+    source_date_epoch: int | None = None,
+    cancel: CancelHandle | None = None,
+) -> dict[str, Any]: ...
+def context_digest(
+    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
+) -> str: ...
+def context_report(
+    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
+) -> dict[str, Any]: ...
 def check_request(request: Mapping[str, Any]) -> None: ...
 def _raise_for_test(code: str) -> NoReturn: ...
 def _events_for_test() -> list[dict[str, Any]]: ...
-def _wait_for_threads() -> None: ...
 def _exercise_for_test(
     plan: Mapping[str, Any],
     *,

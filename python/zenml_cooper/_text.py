@@ -20,7 +20,7 @@ def sanitize(line: str) -> str:
     """
     if line.isascii() and line.isprintable():
         return line
-    line = line.rstrip("\r\n")
+    line = line.rstrip("\r\n").replace("\n", " ")
     _, _, last = line.rpartition("\r")
     return _CONTROLS.sub("", last or line).expandtabs(4)
 

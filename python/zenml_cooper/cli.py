@@ -4,14 +4,16 @@ import argparse
 import difflib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from zenml_cooper._text import count, size
+from zenml_cooper._text import count, sanitize, size
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -29,7 +31,7 @@ _PACK_SUFFIXES = {
     ".zip": "zip",
 }
 # How many of the largest files `context du` names.
-_LARGEST = 20
+_LARGEST = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +124,9 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.set_defaults(run=lambda _: parser.error("a command is missing"), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    _add_build(commands)
     _add_context(commands)
+    _add_doctor(commands)
     _add_cache(commands)
     _add_zenml(commands)
     return parser
@@ -237,14 +241,16 @@ def _refuse(arguments: argparse.Namespace) -> None:
     if len(arguments.endpoint) > 1:
         fail("--endpoint: the docker engine builds with one daemon")
     if arguments.output is not None and arguments.output.strip() != "type=docker":
-        fail(
-            f"--output {arguments.output}: not with the docker engine; it writes to the daemon (type=docker), and --push pushes"
-        )
+        fail(f"--output {arguments.output}: not with the docker engine; it writes to the daemon, and --push pushes")
 
 
 def write_atomically(path: str, text: str) -> None:
     """Writes a file that is there as a whole or not at all."""
-    target = Path(path).absolute()
+    # A link is followed, so that what it points to is replaced; a device or pipe is no file to replace.
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".cooper-")
     temporary = Path(name)
     try:
@@ -266,7 +272,12 @@ def write_atomically(path: str, text: str) -> None:
 def _add_context(commands: Any) -> None:
     text = "Look into a build context: what a build would be sent."
     sub = _command(commands, "context", None, text).add_subparsers(metavar="COMMAND", title="commands")
-    for name, run, text in (("ls", _context_ls, "List the files, in the order in which they are sent."),):
+    for name, run, text in (
+        ("ls", _context_ls, "List the files, in the order in which they are sent."),
+        ("du", _context_du, "Show what takes up the space, and what should perhaps not be there."),
+        ("digest", _context_digest, "Print a digest of the content: equal for equal paths, modes and bytes."),
+        ("pack", _context_pack, "Write the context as an archive; equal contexts make equal archives."),
+    ):
         parser = _command(sub, name, run, text)
         parser.add_argument("dir", metavar="DIR", nargs="?", default=".", help="the context (default: .)")
         parser.add_argument("--ignorefile", metavar="FILE", help="in place of .dockerignore")
@@ -298,6 +309,37 @@ def _context_ls(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _context_du(arguments: argparse.Namespace) -> int:
+    from zenml_cooper import _core
+
+    report = _core.context_report(_spec(arguments))
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return DONE
+    summary = report["summary"]
+    ignore_file = (
+        f"{summary['excluded']:,} excluded by {report['ignore_file']}" if report["ignore_file"] else "no ignore file"
+    )
+    print(f"{size(summary['bytes'])} in {count(summary['files'], 'file')}, {ignore_file}")
+    for title, sizes in (("directories", report["largest_directories"]), ("files", report["largest_files"])):
+        if sizes:
+            print(f"\nlargest {title}:")
+        for entry in sizes[:_LARGEST]:
+            files = f"  ({count(entry['files'], 'file')})" if title == "directories" else ""
+            print(f"{size(entry['bytes']):>9}  {sanitize(entry['path'])}{files}")
+    idle = [
+        pattern for pattern in report["patterns"] if not pattern["excluded"] and not pattern["pattern"].startswith("!")
+    ]
+    if idle:
+        print(
+            "\npatterns that exclude nothing: "
+            + ", ".join(f"{sanitize(p['pattern'])} (line {p['line']})" for p in idle)
+        )
+    for remark in (*report["warnings"], *report["notices"]):
+        _say(f"warning: {sanitize(remark['message'])}")
+    return DONE
+
+
 def _context_digest(arguments: argparse.Namespace) -> int:
     from zenml_cooper import _core
 
@@ -318,6 +360,8 @@ def _context_pack(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
     else:
         packed = _core.context_pack(_spec(arguments), output, kind)
+    for notice in packed["notices"]:
+        _say(f"note: {sanitize(notice['message'])}")
     _say(f"packed {count(packed['files'], 'file')}, {size(packed['bytes_in'])} into {size(packed['bytes_out'])}")
     return DONE
 
@@ -330,9 +374,36 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument("--engine", metavar="ENGINE", choices=("auto", "native", "docker", "buildkit"), default="auto",
                         help="auto or docker (default: auto)")  # fmt: skip
     parser.add_argument("--endpoint", metavar="URL", help="address of the daemon (default: as docker does)")
-    parser.add_argument("--registry", metavar="REF", action="append", default=[],
-                        help="a registry or image name to try; repeatable")  # fmt: skip
+    parser.add_argument("--registry", metavar="REF", help="try this registry, or that of this image name, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from zenml_cooper import _build as building
+    from zenml_cooper import _core
+
+    if arguments.engine not in ("auto", "docker"):
+        arguments.parser.error(f"--engine {arguments.engine}: this version has the docker engine only")
+    engine = building.engine_spec(arguments.engine, arguments.endpoint)
+    registry = arguments.registry and _image_in(arguments.registry)
+    report = _core.doctor(engine, registry=registry)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        for attempt in report["attempts"]:
+            if attempt["error"]:
+                _say(f"tried {attempt['endpoint']} ({attempt['source']}): {attempt['error']}")
+        for finding in report["findings"]:
+            print(f"{finding['status']:<4}  {finding['check']}: {sanitize(finding['text'])}")
+            if finding["advice"]:
+                print(f"      do: {sanitize(finding['advice'])}")
+    return FAILED if report["status"] == "fail" else DONE
+
+
+def _image_in(registry: str) -> str:
+    """An image name in a registry; what has a slash is one already."""
+    is_host = registry == "localhost" or re.fullmatch(r"[^/:]*\.[^/:]*(:\d+)?|[^/:]+:\d+", registry)
+    return f"{registry}/cooper-doctor" if is_host else registry
 
 
 # cooper cache
@@ -362,21 +433,18 @@ def _add_zenml(commands: Any) -> None:
 
 
 def _zenml_register(_arguments: argparse.Namespace) -> int:
+    from zenml_cooper._register import FlavorNameTaken, register_flavors
+
     try:
-        from zenml_cooper._register import FlavorNameTaken, next_commands, register_flavors
+        register_flavors()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "zenml":
             raise
         _say("error: ZenML is not installed here\nhint: pip install 'zenml-cooper[zenml]'")
         return FAILED
-    try:
-        flavors = register_flavors()
     except FlavorNameTaken as error:
         _say(f"error: {error}")
         return FAILED
-    for flavor in flavors:
-        print(f"{flavor.name}: {flavor.change}")
-    _say(f"next:\n{next_commands(flavors)}")
     return DONE
 
 

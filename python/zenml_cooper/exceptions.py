@@ -89,7 +89,7 @@ class BuildError(CooperError):
 class StepFailed(BuildError):
     """A step of the build failed.
 
-    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where they are known,
+    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where known,
     `file`, `line` and `column`.
     """
 

@@ -9,11 +9,11 @@ use crate::context::{Context, Entry, Kind, Mtime};
 use crate::error::{Error, Result};
 
 /// Serves the entries of a context.
-pub(super) struct ContextDir(Arc<Context>);
+pub struct ContextDir(Arc<Context>);
 
 impl ContextDir {
     /// Serves all of `context`: what its ignore file excludes is not in it.
-    pub(super) fn new(context: Arc<Context>) -> Self {
+    pub fn new(context: Arc<Context>) -> Self {
         Self(context)
     }
 

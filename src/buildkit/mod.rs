@@ -9,7 +9,7 @@
 pub mod attrs;
 pub mod auth;
 mod base_failure;
-mod context_dir;
+pub mod context_dir;
 mod details;
 pub mod dockerfile;
 pub mod failure;

@@ -201,9 +201,22 @@ impl<'de> Deserializer<'de> for Value {
         }
     }
 
+    // Serde would also take a list, with the fields in the order of their declaration.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ValueError> {
+        match self {
+            Self::Map(_) => self.deserialize_any(visitor),
+            other => Err(ValueError::custom(format_args!("it is {}; a mapping is wanted", other.kind()))),
+        }
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map identifier ignored_any
     }
 }
 
@@ -275,6 +288,12 @@ mod tests {
             assert_eq!(request.context.extra_files[0].mode, 0o755);
         }
         assert!(BuildRequest::deserialize(file(Value::Int(1))).is_err());
+    }
+
+    #[test]
+    fn a_list_is_no_mapping() {
+        let error = BuildRequest::deserialize(map([("context", Value::List(vec![]))])).unwrap_err();
+        assert!(error.to_string().contains("mapping"), "{error}");
     }
 
     #[test]

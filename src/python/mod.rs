@@ -93,6 +93,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(build_option_names, module)?)?;
     module.add_function(wrap_pyfunction!(check_request, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_list, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_pack, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_digest, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_report, module)?)?;
     module.add_function(wrap_pyfunction!(_raise_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(_events_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(exercise::_exercise_for_test, module)?)?;

@@ -62,10 +62,11 @@ impl Bed {
         std::fs::write(path, content).unwrap();
     }
 
-    /// Builds this Dockerfile, `BUSYBOX` in it replaced; nothing is kept but BuildKit's cache.
+    /// Builds this Dockerfile, `BUSYBOX` and `PYTHON` in it replaced; nothing is kept but BuildKit's cache.
     pub(crate) async fn build(&self, dockerfile: &str) -> (Result<Solved>, Vec<Event>) {
-        let busybox = std::env::var("COOPER_TEST_BUSYBOX").expect("scripts/testbed sets COOPER_TEST_BUSYBOX");
-        let dockerfile = DockerfileSpec::Text(dockerfile.replace("BUSYBOX", &busybox));
+        let image = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("scripts/testbed sets {name}"));
+        let dockerfile = dockerfile.replace("BUSYBOX", &image("COOPER_TEST_BUSYBOX"));
+        let dockerfile = DockerfileSpec::Text(dockerfile.replace("PYTHON", &image("COOPER_TEST_PYTHON")));
         let spec = ContextSpec {
             root: Some(self.root().to_owned()),
             extra_files: self.extra_files.clone(),

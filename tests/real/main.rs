@@ -1,6 +1,9 @@
 //! Tests against a real daemon and a real registry, started by `scripts/testbed`.
 
 mod buildkit_bed;
+mod buildkit_cancel;
+mod buildkit_errors;
+mod buildkit_run;
 mod buildkit_sync;
 mod docker_bed;
 mod docker_build;

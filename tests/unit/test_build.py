@@ -1,0 +1,153 @@
+"""Keyword arguments to a request."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zenml_cooper
+from zenml_cooper import _build, _core
+from zenml_cooper.exceptions import CooperError, OptionError
+from zenml_cooper.outcome import Outcome, StepOutcome, Totals
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    taken: list[dict[str, Any]] = []
+
+    def run(request: dict[str, Any], **_: object) -> dict[str, Any]:
+        _core.check_request(request)
+        taken.append(request)
+        return {**_core._exercise_for_test({}), "steps": [{"name": "a", "seconds": 1.0, "cached": True}]}
+
+    monkeypatch.setattr(_build, "run", run)
+    return taken
+
+
+def test_every_argument_arrives(requests: list[dict[str, Any]], tmp_path: Path) -> None:
+    outcome = zenml_cooper.build(
+        tmp_path,
+        dockerfile=tmp_path / "Other",
+        tags=("a:1",),
+        push=True,
+        build_args={"A": "1", "B": None},
+        labels={"k": "v"},
+        target="t",
+        platform="linux/amd64",
+        no_cache=True,
+        pull=True,
+        cache_from=["r"],
+        secrets=["id=a,env=A", {"id": "b", "value": b"\xff"}],
+        options={"shm-size": "1m", "ulimit": {"core": 1}},
+        ignore_file="ig",
+        extra_files={"a/b": "text", "c": (bytearray(b"\x00"), 0o755)},  # type: ignore[dict-item]
+        engine="docker",
+        endpoint="unix:///x",
+        tls={"ca_cert": tmp_path / "ca.pem"},
+        builder="classic",
+    )
+    (request,) = requests
+    assert request["options"] == {
+        "build-arg": {"A": "1", "B": None},
+        "label": {"k": "v"},
+        "target": "t",
+        "platform": "linux/amd64",
+        "no-cache": True,
+        "pull": True,
+        "cache-from": ["r"],
+        "secret": ["id=a,env=A", {"id": "b", "value": b"\xff"}],
+        "shm-size": "1m",
+        "ulimit": {"core": 1},
+    }
+    assert request["context"]["extra_files"] == [
+        {"path": "a/b", "content": "text", "mode": 0o644},
+        {"path": "c", "content": b"\x00", "mode": 0o755},
+    ]
+    assert request["dockerfile"] == {"path": str(tmp_path / "Other")}
+    assert request["engine"]["tls"] == {"ca_cert": str(tmp_path / "ca.pem")}
+    assert isinstance(outcome, Outcome)
+    assert outcome.steps == (StepOutcome("a", 1.0, True),)
+
+
+def test_outcomes_have_the_fields_of_the_native_module() -> None:
+    data = _core._exercise_for_test({})
+    assert {field.name for field in dataclasses.fields(Outcome)} == set(data)
+    assert {field.name for field in dataclasses.fields(Totals)} == set(data["totals"])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Outcome.from_dict(data).image = "other"  # type: ignore[misc]
+
+
+def test_a_dockerfile_is_a_file_or_a_text(requests: list[dict[str, Any]]) -> None:
+    zenml_cooper.build(None, dockerfile_text="FROM scratch")
+    assert requests[0]["dockerfile"] == {"text": "FROM scratch"}
+    assert requests[0]["context"]["root"] is None
+    with pytest.raises(TypeError, match="dockerfile_text"):
+        zenml_cooper.build(dockerfile="a", dockerfile_text="b")
+
+
+def test_one_tag_may_be_a_text(requests: list[dict[str, Any]]) -> None:
+    zenml_cooper.build(tags="app:1")
+    assert requests[0]["tags"] == ["app:1"]
+
+
+def test_credentials_may_be_a_mapping() -> None:
+    function = _build.credentials_function({"example.com": {"username": "u", "password": "p"}})
+    assert function is not None
+    assert function("example.com", False) == {"username": "u", "password": "p"}
+    # It was refused: saying it again helps nobody.
+    assert function("example.com", True) is None
+    assert function("other.com", False) is None
+    assert _build.credentials_function(None) is None
+
+
+def check(**changes: Any) -> None:
+    request = {"context": {"root": "/"}, "tags": ["app:1"], **changes}
+    _core.check_request(request)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"tags": ["UPPER"]}, "invalid-reference", "UPPER"),
+        ({"tags": "app"}, "invalid-option", "request"),
+        ({"push": True, "tags": []}, "invalid-option", "no tag"),
+        ({"push": "false"}, "invalid-option", "boolean"),
+        ({"contxt": {}}, "invalid-option", "contxt"),
+        ({"context": {"roto": "/"}}, "invalid-option", "roto"),
+        ({"engine": {"kind": "native"}}, "invalid-option", "native"),
+        ({"options": {"buldarg": {}}}, "unknown-option", "buldarg"),
+        ({"options": {"platform": "x"}}, "invalid-platform", "x"),
+        ({"options": {"secret": ["id=a,env=A", "id=a,env=B"]}}, "invalid-option", "twice"),
+        ({"options": []}, "invalid-option", "mapping"),
+        ({"default_options": {"nope": 1}}, "unknown-option", "nope"),
+        ({"context": {"root": object()}}, "invalid-option", "object"),
+        ({"context": {"extra_files": [{"path": "a", "content": 5}]}}, "invalid-option", "integer"),
+    ],
+)
+def test_wrong_requests(changes: dict[str, Any], code: str, said: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        check(**changes)
+    assert raised.value.code == code
+    assert said in str(raised.value)
+
+
+def test_right_requests() -> None:
+    check()
+    check(options=None, default_options=None)
+    check(options={"build_args": {"A": None}}, default_options={"build-arg": {"A": "1"}, "platform": None})
+    check(context={"extra_files": [{"path": "a", "content": content} for content in ("text", b"\xff\x00")]})
+
+
+def test_an_unknown_option_has_a_suggestion() -> None:
+    with pytest.raises(CooperError) as raised:
+        check(options={"buidl_args": {}})
+    assert raised.value.hint == "did you mean `build_args`?"
+
+
+def test_option_names() -> None:
+    names = _core.build_option_names()
+    assert "buildargs" in names["build-arg"]
+    assert len(names) > 20
