@@ -3,10 +3,12 @@
 It must be in the environment before anything imports zenml, hence at import.
 """
 
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +32,11 @@ for folder in ("config", "stores", "docker", "home", "work"):
 for variable in [name for name in os.environ if name.startswith("ZENML_")]:
     del os.environ[variable]
 os.environ.update(ISOLATED)
+with warnings.catch_warnings():
+    # Once imported, it does not warn again: older versions and their dependencies do so in every Python of today.
+    warnings.simplefilter("ignore")
+    for module in ("zenml.client", "zenml.image_builders", "zenml.cli.cli"):
+        importlib.import_module(module)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
