@@ -51,7 +51,7 @@ class CooperImageBuilder(BaseImageBuilder):
         Args:
             image_name: The name of the image.
             build_context: What goes into it.
-            docker_build_options: The build options; older versions of ZenML give a mapping.
+            docker_build_options: The build options; a mapping by the same names is taken too.
             container_registry: Where to push, and whose credentials to use for it.
 
         Returns:

@@ -50,7 +50,7 @@ def _zenml_has_a_container_engine() -> bool:
     try:
         from zenml.container_engines import get_container_engine
     except ImportError:
-        # Before 0.95 or so ZenML knew only Docker.
+        # The older versions that are supported know only Docker.
         from zenml.utils import docker_utils
 
         return bool(docker_utils.check_docker())
