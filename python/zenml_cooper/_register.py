@@ -28,6 +28,7 @@ def register_flavors() -> list[Registered]:
     flavor of another source has its name, and with ZenML's own errors where the server refuses.
     """
     from zenml.client import Client
+
     from zenml_cooper import flavors
 
     client = Client()

@@ -66,7 +66,8 @@ class CooperImageBuilderConfig(BaseImageBuilderConfig):
     )
     ssh: list[str] = Field(
         default_factory=list,
-        description="SSH agents or keys for `RUN --mount=type=ssh`: `default`, `ID`, `ID=SOCKET` or `ID=KEY`. Needs BuildKit.",
+        description="SSH agents or keys for `RUN --mount=type=ssh`: `default`, `ID`, `ID=SOCKET` or `ID=KEY`. Needs "
+        "BuildKit.",
     )
     cache_from: list[str] = Field(
         default_factory=list,
@@ -184,7 +185,8 @@ class DockerImageBuilderConfig(CooperImageBuilderConfig):
     )
     tls_skip_verify: bool = Field(
         default=False,
-        description="Do not check the certificate of a `tcp://` host. Anybody in between can then read and change builds.",
+        description="Do not check the certificate of a `tcp://` host. Anybody in between can then read and change "
+        "builds.",
     )
     builder: Literal["auto", "buildkit", "classic"] = Field(
         default="auto",

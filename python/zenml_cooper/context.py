@@ -1,4 +1,4 @@
-"""A drop-in for ZenML's build context: binary files, file modes, Moby's ignore rules, the same bytes on every machine."""
+"""A drop-in for ZenML's build context: binary files, file modes, Moby's ignore rules, equal archives of equal files."""
 
 import os
 import posixpath
@@ -163,11 +163,11 @@ class CooperBuildContext(BuildContext):
         self.warn_if_large(packed["bytes_out"])
 
     def digest(self) -> str:
-        """A digest of the content, `sha256:...`: equal for equal paths, modes and bytes, whatever the times and owners."""
+        """A digest of the content, `sha256:...`: equal for equal paths, modes and bytes; no times, no owners."""
         return str(_core().context_digest(self.spec()))
 
     def report(self) -> dict[str, Any]:
-        """What is in the context: counts, sizes, the largest files and directories, what is excluded, what looks secret."""
+        """What is in the context: counts, sizes, largest files and directories, what is excluded, what looks secret."""
         return dict(_core().context_report(self.spec()))
 
     def warn_if_large(self, size: int) -> None:

@@ -43,13 +43,15 @@ def tree(image: str) -> dict[str, tuple[Any, ...]]:
     container = docker("create", image, "true").strip()
     found = {}
     try:
-        with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export:
-            with tarfile.open(fileobj=export.stdout, mode="r|") as archive:
-                for entry in archive:
-                    if entry.name not in _OF_CONTAINERS and not entry.name.startswith(("dev/", "proc/", "sys/")):
-                        data = archive.extractfile(entry) if entry.isreg() else None
-                        digest = hashlib.sha256(data.read()).hexdigest() if data else ""
-                        found[entry.name] = (entry.type, oct(entry.mode), entry.uid, entry.gid, entry.linkname, digest)
+        with (
+            subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export,
+            tarfile.open(fileobj=export.stdout, mode="r|") as archive,
+        ):
+            for entry in archive:
+                if entry.name not in _OF_CONTAINERS and not entry.name.startswith(("dev/", "proc/", "sys/")):
+                    data = archive.extractfile(entry) if entry.isreg() else None
+                    digest = hashlib.sha256(data.read()).hexdigest() if data else ""
+                    found[entry.name] = (entry.type, oct(entry.mode), entry.uid, entry.gid, entry.linkname, digest)
     finally:
         docker("rm", container)
     assert found, f"{image} is empty"

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 import zenml_cooper
 from zenml_cooper.exceptions import CooperCancelled, CooperError
 
@@ -61,9 +62,7 @@ def test_podman(
 def test_podman_has_no_buildkit_and_says_so(podman_socket: str, project: Callable[..., Path], busybox: str) -> None:
     root = project({"Dockerfile": f"FROM {busybox}\n"})
     with pytest.raises(CooperError) as caught:
-        zenml_cooper.build(
-            root, tags=["cooper-test/never:1"], endpoint=f"unix://{podman_socket}", builder="buildkit"
-        )
+        zenml_cooper.build(root, tags=["cooper-test/never:1"], endpoint=f"unix://{podman_socket}", builder="buildkit")
     assert caught.value.code == "unsupported"
     assert "BuildKit" in str(caught.value)
 
@@ -89,7 +88,9 @@ def test_several_builds_at_once(
         assert docker("run", "--rm", images[number], "cat", "/seen") == f"build {number}"
 
 
-def test_one_of_several_builds_is_cancelled(project: Callable[..., Path], busybox: str, name: Callable[..., str]) -> None:
+def test_one_of_several_builds_is_cancelled(
+    project: Callable[..., Path], busybox: str, name: Callable[..., str]
+) -> None:
     slow = project({"Dockerfile": f"FROM {busybox}\nRUN sleep 300\n"})
     quick = project({"Dockerfile": f"FROM {busybox}\nRUN sleep 2; echo done > /done\n"})
     handle = zenml_cooper.CancelHandle()

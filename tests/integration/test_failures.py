@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import zenml_cooper
 from zenml_cooper.exceptions import BuildError, CooperError, DaemonError, DockerfileError, StepFailed
 
@@ -18,7 +19,10 @@ def builder(request: pytest.FixtureRequest) -> str:
 
 def test_a_failing_run(project: Callable[..., Path], busybox: str, name: Callable[..., str], builder: Any) -> None:
     root = project(
-        {"Dockerfile": f"FROM {busybox}\n# a comment\nRUN true\n\nRUN echo said-before && \\\n    echo bad >&2; exit 42\nRUN true\n"}
+        {
+            "Dockerfile": f"FROM {busybox}\n# a comment\nRUN true\n\n"
+            "RUN echo said-before && \\\n    echo bad >&2; exit 42\nRUN true\n"
+        }
     )
     image = name()
     with pytest.raises(StepFailed) as caught:

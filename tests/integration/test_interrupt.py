@@ -73,7 +73,6 @@ def _interrupt(
     return events
 
 
-
 def _processes_with(marker: str) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import zenml_cooper
 from zenml_cooper.exceptions import RegistryError
 
 if TYPE_CHECKING:
-    from ..conftest import SecuredRegistry
+    from tests.conftest import SecuredRegistry
 
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
@@ -44,7 +45,9 @@ def builder(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def root(project: Callable[..., Path], busybox: str) -> Path:
-    return project({"Dockerfile": f"FROM {busybox}\nCOPY data /data\nRUN head -c 100000 /dev/urandom > /random\n", "data": "x"})
+    return project(
+        {"Dockerfile": f"FROM {busybox}\nCOPY data /data\nRUN head -c 100000 /dev/urandom > /random\n", "data": "x"}
+    )
 
 
 def test_a_plain_registry(registry: str, root: Path, name: Callable[..., str], builder: Any) -> None:
@@ -100,13 +103,16 @@ def test_the_docker_config(
     folder = tmp_path / "docker"
     folder.mkdir()
     if where == "auths":
-        settings: dict[str, Any] = {"auths": {registry_tls.address: {"auth": base64.b64encode(login.encode()).decode()}}}
+        settings: dict[str, Any] = {
+            "auths": {registry_tls.address: {"auth": base64.b64encode(login.encode()).decode()}}
+        }
     else:
         helper = tmp_path / "docker-credential-cooper"
         answer = json.dumps({"ServerURL": registry_tls.address, "Username": registry_tls.user, "Secret": "$PASSWORD"})
         helper.write_text(
             "#!/bin/sh\n"
-            f'read -r server\n[ "$1 $server" = "get {registry_tls.address}" ] || {{ echo "credentials not found"; exit 1; }}\n'
+            "read -r server\n"
+            f'[ "$1 $server" = "get {registry_tls.address}" ] || {{ echo "credentials not found"; exit 1; }}\n'
             f"cat <<END\n{answer.replace('$PASSWORD', registry_tls.password)}\nEND\n"
         )
         helper.chmod(0o755)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
 import zenml_cooper
 
 from .conftest import config, docker, tree
@@ -26,7 +27,7 @@ def _archive() -> bytes:
 
 CASES: dict[str, dict[str, Any]] = {
     "copy": {
-        "Dockerfile": "FROM {base}\nCOPY . /app/\nCOPY a.txt b/ /flat/\nCOPY b /renamed\nADD a.txt /added/as/other.txt\n",
+        "Dockerfile": "FROM {base}\nCOPY . /app/\nCOPY a.txt b/ /flat/\nCOPY b /renamed\nADD a.txt /added/other.txt\n",
         "a.txt": "a",
         "b/c.txt": ("c", 0o600),
         "b/run.sh": ("#!/bin/sh\n", 0o755),
@@ -47,9 +48,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "settings": {
         "Dockerfile": (
-            "FROM {base}\nARG FROM_ARG=default\nENV A=1 B=$FROM_ARG C='x y'\nLABEL one=1 two=\"t w o\"\n"
+            "FROM {base}\nARG FROM_ARG=default\n"
+            "ENV A=1 B=$FROM_ARG C='x y'\nLABEL one=1 two=\"t w o\"\n"
             "WORKDIR /work\nWORKDIR below\nUSER nobody\nEXPOSE 80 53/udp\nVOLUME /data\nSTOPSIGNAL SIGINT\n"
-            "HEALTHCHECK --interval=7s --retries=2 CMD true\nSHELL [\"/bin/sh\", \"-ec\"]\nONBUILD RUN echo built\n"
+            'HEALTHCHECK --interval=7s --retries=2 CMD true\nSHELL ["/bin/sh", "-ec"]\nONBUILD RUN echo built\n'
             'ENTRYPOINT ["/bin/echo", "entry"]\nCMD ["cmd"]\n'
         ),
     },
@@ -63,7 +65,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "run": {
         "Dockerfile": (
-            "FROM {base}\nCOPY run.sh /run.sh\nRUN /run.sh && rm /run.sh\nRUN chown 1000:1001 /made && chmod 4755 /made\n"
+            "FROM {base}\nCOPY run.sh /run.sh\nRUN /run.sh && rm /run.sh\n"
+            "RUN chown 1000:1001 /made && chmod 4755 /made\n"
             "RUN ln -s made /link && ln /made /hard && mkdir -m 1777 /sticky\nRUN rm -rf /var/tmp\n"
         ),
         "run.sh": ("#!/bin/sh\necho made > /made\n", 0o755),
@@ -93,7 +96,9 @@ CASES: dict[str, dict[str, Any]] = {
 def _references() -> dict[str, dict[str, str]]:
     """The builders of the docker program that are here: the classic one, and BuildKit where buildx is installed."""
     found = {"classic": {"DOCKER_BUILDKIT": "0"}}
-    buildx = shutil.which("docker") and subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    buildx = shutil.which("docker") and subprocess.run(
+        ["docker", "buildx", "version"], capture_output=True, check=False
+    )
     if buildx and buildx.returncode == 0:
         found["buildx"] = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default"}
     return found

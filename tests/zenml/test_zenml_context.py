@@ -17,6 +17,7 @@ import pytest
 from zenml.image_builders import BuildContext
 from zenml.io import fileio
 from zenml.utils.archivable import ArchiveType
+
 from zenml_cooper import CooperBuildContext
 from zenml_cooper.exceptions import ContextError
 
@@ -90,7 +91,11 @@ def test_files_keep_bytes_and_modes(tmp_path: Path) -> None:
         assert read(context, path) == source.read_bytes()
         assert members(context)[path].mode == 0o755
     assert read(context, "raw") == b"\xff\x00"
-    assert context.get_extra_files() == {"bin/tool": source.read_bytes(), "bin/other": source.read_bytes(), "raw": b"\xff\x00"}
+    assert context.get_extra_files() == {
+        "bin/tool": source.read_bytes(),
+        "bin/other": source.read_bytes(),
+        "raw": b"\xff\x00",
+    }
 
 
 def test_text_comes_back_as_text() -> None:
@@ -307,7 +312,7 @@ def test_what_zenml_uploads_has_a_stable_name(root: Path, monkeypatch: pytest.Mo
     from zenml.image_builders import BaseImageBuilder
 
     class Stack:
-        class artifact_store:  # noqa: N801
+        class artifact_store:
             path = str(root.parent / "store")
 
     monkeypatch.setattr(Client, "active_stack", Stack)
@@ -318,7 +323,6 @@ def test_what_zenml_uploads_has_a_stable_name(root: Path, monkeypatch: pytest.Mo
     first = upload()
     os.utime(root / "run.sh", (1, 1))
     assert upload() == first
-
 
 
 @pytest.mark.parametrize(("size", "ignored", "warned"), [(51, False, True), (51, True, False), (49, False, False)])

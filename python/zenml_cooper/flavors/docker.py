@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from zenml.image_builders import BaseImageBuilderFlavor
+
 from zenml_cooper.config import DockerImageBuilderConfig
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zenml.image_builders import BaseImageBuilder, BuildContext
 from zenml.logger import get_logger
 from zenml.utils import secret_utils
+
 from zenml_cooper import _build
 from zenml_cooper.config import CooperImageBuilderConfig
 from zenml_cooper.context import CooperBuildContext

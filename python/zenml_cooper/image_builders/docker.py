@@ -51,7 +51,7 @@ def _zenml_has_a_container_engine() -> bool:
         from zenml.container_engines import get_container_engine
     except ImportError:
         # The older versions that are supported know only Docker.
-        from zenml.utils import docker_utils
+        from zenml.utils import docker_utils  # type: ignore[attr-defined]
 
         return bool(docker_utils.check_docker())
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from zenml.constants import REPOSITORY_DIRECTORY_NAME
 from zenml.image_builders import BuildContext
+
 from zenml_cooper.context import CooperBuildContext
 
 
