@@ -163,7 +163,7 @@ class CooperBuildContext(BuildContext):
         self.warn_if_large(packed["bytes_out"])
 
     def digest(self) -> str:
-        """A digest of the content, `sha256:...`: equal for equal paths, modes and bytes; no times, no owners."""
+        """A digest of the content, `sha256:...`: equal for equal paths, exec bits and bytes, whatever the times."""
         return str(_core().context_digest(self.spec()))
 
     def report(self) -> dict[str, Any]:
