@@ -8,12 +8,15 @@ __all__ = [
     "_exercise_async_for_test",
     "_exercise_for_test",
     "_raise_for_test",
+    "build",
+    "build_async",
     "build_option_names",
     "check_request",
     "context_digest",
     "context_list",
     "context_pack",
     "context_report",
+    "doctor",
     "error_codes",
     "version",
 ]
@@ -36,6 +39,27 @@ class CancelHandle:
 
 def error_codes() -> list[str]: ...
 def build_option_names() -> dict[str, list[str]]: ...
+def build(
+    request: Mapping[str, Any],
+    *,
+    on_event: _OnEvent | None = None,
+    credentials: _Credentials | None = None,
+    cancel: CancelHandle | None = None,
+) -> dict[str, Any]: ...
+def build_async(
+    request: Mapping[str, Any],
+    *,
+    on_event: _OnEvent | None = None,
+    credentials: _Credentials | None = None,
+    cancel: CancelHandle | None = None,
+) -> Awaitable[dict[str, Any]]: ...
+def doctor(
+    engine: Mapping[str, Any] | None = None,
+    *,
+    registry: str | None = None,
+    credentials: _Credentials | None = None,
+    cancel: CancelHandle | None = None,
+) -> dict[str, Any]: ...
 def context_list(
     context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
 ) -> list[dict[str, Any]]: ...

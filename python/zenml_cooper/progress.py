@@ -165,15 +165,24 @@ class _Plain(Renderer):
         self._write(context_line(event))
 
     def on_step_started(self, event: Event) -> None:
-        self._write(f"#{self._number(event)} {sanitize(event['name'])}")
+        # BuildKit may take a step up again.
+        if event["id"] not in self._numbers:
+            self._write(f"#{self._number(event)} {sanitize(event['name'])}")
 
     def on_step_progress(self, event: Event) -> None:
         key, now = (event["id"], event["name"]), time.monotonic()
-        done = event["total"] and event["current"] >= event["total"]
-        if not done and now - self._counted.get(key, now - _PROGRESS_SECONDS) < _PROGRESS_SECONDS:
+        name, first = sanitize(event["name"]), key not in self._counted
+        if not event["current"] and not event["total"]:
+            # Nothing to count: it is the name that says something, once.
+            if first:
+                self._counted[key] = now
+                self._write(f"#{self._number(event)} {name}")
             return
-        self._counted[key] = float("inf") if done else now
-        self._write(f"#{self._number(event)} {sanitize(event['name'])} {moved(event['current'], event['total'])}")
+        done = event["current"] >= event["total"] > 0
+        waited = now - self._counted.setdefault(key, now)
+        if (first and event["total"]) or (done and waited >= 0) or waited >= _PROGRESS_SECONDS:
+            self._counted[key] = float("inf") if done else now
+            self._write(f"#{self._number(event)} {name} {moved(event['current'], event['total'])}")
 
     def on_step_log(self, event: Event) -> None:
         self._write_output(event, self._lines.add(event))
@@ -291,7 +300,7 @@ class _Tree(Renderer):
         tree = Drawing(_cut(Text(self._title, style="bold")))
         now = time.monotonic()
         for step in list(self._steps.values()):
-            counts = [f"{name} {moved(*count)}" for name, count in step.counts.items()][-_WINDOW:]
+            counts = [f"{name} {moved(*count) if any(count) else ''}" for name, count in step.counts.items()][-_WINDOW:]
             lines = [*counts, *step.window][-_WINDOW:] if room > 1 else []
             lines = lines[-max(room - 2, 0) :] if room > 2 else []
             room -= 1 + len(lines)

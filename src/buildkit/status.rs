@@ -140,7 +140,7 @@ impl Steps {
         let name = match (status.id.as_str(), status.name.as_str()) {
             (id, "") => id.to_owned(),
             ("", name) => name.to_owned(),
-            (id, name) if id == name => id.to_owned(),
+            (id, name) if id.starts_with(name) => id.to_owned(),
             (id, name) => format!("{name} {id}"),
         };
         let count = |number: i64| u64::try_from(number).unwrap_or_default();

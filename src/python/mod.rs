@@ -4,6 +4,7 @@
 //! for asyncio, [`error`] makes exceptions. `python/zenml_cooper/_core.pyi` describes the functions for type checkers.
 
 mod aio;
+mod build;
 mod context;
 mod convert;
 mod error;
@@ -92,6 +93,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(error_codes, module)?)?;
     module.add_function(wrap_pyfunction!(build_option_names, module)?)?;
     module.add_function(wrap_pyfunction!(check_request, module)?)?;
+    module.add_function(wrap_pyfunction!(build::build, module)?)?;
+    module.add_function(wrap_pyfunction!(build::build_async, module)?)?;
+    module.add_function(wrap_pyfunction!(build::doctor, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_list, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_pack, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_digest, module)?)?;
