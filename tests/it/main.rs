@@ -10,3 +10,4 @@ mod context_archive;
 mod context_report;
 mod context_support;
 mod context_tree;
+mod errors;
