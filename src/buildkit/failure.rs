@@ -101,7 +101,7 @@ fn failed_step(failure: &Failure<'_>, details: &Details) -> Option<FailedStep> {
         let name = failure.steps.name(id)?.to_owned();
         Some(FailedStep { id: id.clone(), name, error: String::new() })
     });
-    told.or_else(|| failure.steps.failed())
+    told.or_else(|| failure.steps.failed(failure.status.message()))
 }
 
 fn no_space(message: &str) -> Option<Error> {

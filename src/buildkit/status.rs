@@ -168,16 +168,22 @@ impl Steps {
         }
     }
 
-    /// The step that made the build fail. Others may have been cancelled because of it.
-    pub fn failed(&self) -> Option<FailedStep> {
+    /// The step that made the build fail with `message`.
+    ///
+    /// Others may have failed too: those that were cancelled because of it, and those that a build can do without, such
+    /// as the import of a cache.
+    pub fn failed(&self, message: &str) -> Option<FailedStep> {
         let failed = self.done.iter().filter_map(|id| {
             let step = self.by_id.get(id)?;
             let error = step.error.clone()?;
             Some(FailedStep { id: id.clone(), name: step.name.clone(), error })
         });
-        let mut failed: Vec<_> = failed.collect();
-        let cause = failed.iter().position(|step| !step.error.contains("context canceled"))?;
-        Some(failed.swap_remove(cause))
+        let rank = |step: &FailedStep| {
+            let quoted = message.contains(&step.error);
+            (step.error.contains("context canceled"), !quoted, !is_own_step(&step.name))
+        };
+        // Of equals the first.
+        failed.min_by_key(rank)
     }
 
     /// A step's name.
@@ -342,9 +348,14 @@ mod tests {
     async fn the_failure_is_the_step_that_was_not_cancelled() {
         let mut steps = Steps::new(Events::none());
         let failing = |digest: &str, error: &str| Vertex { error: error.into(), ..vertex(digest, digest, 1, Some(2)) };
-        let vertexes = vec![failing("a", "rpc error: context canceled"), failing("b", "exit code: 1")];
+        let vertexes = vec![
+            failing("importing cache manifest from x", "x: not found"),
+            failing("[1/3] RUN a", "rpc error: context canceled"),
+            failing("[2/3] RUN b", "exit code: 1"),
+        ];
         steps.apply(StatusResponse { vertexes, ..Default::default() }).await;
-        assert_eq!(steps.failed().unwrap().id, "b");
+        assert_eq!(steps.failed("process failed: exit code: 1").unwrap().id, "[2/3] RUN b");
+        assert_eq!(steps.failed("something else").unwrap().id, "[2/3] RUN b");
     }
 
     #[test]

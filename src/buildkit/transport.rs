@@ -12,10 +12,10 @@ use tower_service::Service;
 
 use crate::error::{Error, Result};
 
-/// Window of a whole connection. h2 ends a connection with `ENHANCE_YOUR_CALM` once the small frames that it holds exceed
-/// a budget of half the window, and each request for a file is a small frame: with the default window a context of
-/// some ten thousand files dies.
-pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Window of a whole connection. h2 ends a connection with `ENHANCE_YOUR_CALM` once the small frames that wait to be read
+/// exceed a budget of half the window, each counted as 256 bytes, and a request for a file is such a frame: with the
+/// default window some thousand requests are too many. This one has room for a hundred thousand; it costs no memory.
+pub(super) const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Window of one stream.
 pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 /// BuildKit's own limit of a message; tonic's default of 4 MiB is too small for long status messages.

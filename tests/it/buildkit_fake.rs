@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 
 use async_trait::async_trait;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
@@ -17,8 +19,8 @@ use cooper::context::{Context, compare_paths};
 use cooper::error::Result;
 use cooper::request::{ContextSpec, Credential, Credentials, DockerfileSpec};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -74,6 +76,28 @@ pub(crate) async fn serve_texts(texts: &[(&str, &str)]) -> Served {
     serve(files([("context", Arc::new(MemoryDir::new(texts)) as Arc<dyn SyncDir>)])).await
 }
 
+/// Makes each message an HTTP/2 frame of its own, as Go does; tonic would put those that wait into one.
+struct OnePerFrame<S> {
+    inner: S,
+    paused: bool,
+}
+
+impl<S: Stream + Unpin> Stream for OnePerFrame<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<S::Item>> {
+        self.paused = !self.paused;
+        if self.paused {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = Pin::new(&mut self.inner).poll_next(cx);
+        // Nothing was given out, so there is nothing to send before the next message.
+        self.paused = next.is_pending();
+        next
+    }
+}
+
 /// The receiving side of one transfer.
 pub(crate) struct Receiver {
     requests: mpsc::UnboundedSender<Packet>,
@@ -101,7 +125,7 @@ impl Receiver {
     /// Calls `DiffCopy` for the directory `name`, with more metadata.
     pub(crate) async fn open(channel: &Channel, name: &str, metadata: &[(&'static str, &str)]) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+        let mut request = Request::new(OnePerFrame { inner: UnboundedReceiverStream::new(receiver), paused: false });
         request.metadata_mut().insert("dir-name", name.parse().unwrap());
         for (key, value) in metadata {
             request.metadata_mut().append(*key, value.parse().unwrap());

@@ -1,6 +1,7 @@
 //! Failures of builds with BuildKit on a real daemon.
 
 use cooper::error::Error;
+use cooper::event::Event;
 
 use crate::buildkit_bed::Bed;
 
@@ -23,6 +24,18 @@ async fn a_failing_run_shows_its_place_its_status_and_its_output() {
     let location = step.location.as_ref().unwrap();
     assert_eq!((location.line, location.end_line), (3, 4));
     assert!(location.frame().contains("4 |     echo the reason >&2; exit 7"), "{}", location.frame());
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_imported_is_not_the_reason() {
+    let mut bed = Bed::new();
+    bed.options.cache_from = vec!["127.0.0.1:1/no/cache".into()];
+    let (result, events) = bed.build("FROM BUSYBOX\nRUN exit 3\n").await;
+    let error = result.unwrap_err();
+    assert!(matches!(&error, Error::StepFailed(step) if step.exit_code == Some(3)), "{error:?}");
+    let imported =
+        |event: &Event| matches!(event, Event::StepDone { name, error: Some(_), .. } if name.contains("cache"));
+    assert!(events.iter().any(imported), "{events:?}");
 }
 
 #[tokio::test]

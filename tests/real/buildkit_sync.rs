@@ -1,5 +1,8 @@
 //! Builds with BuildKit on a real daemon: what is sent, and when.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use crate::buildkit_bed::{Bed, output, unique};
 
 #[tokio::test]
@@ -33,4 +36,39 @@ async fn a_second_build_sends_only_what_changed() {
     assert_eq!(third.sent_files, 1);
     assert_eq!(third.sent_bytes, format!("changed {tag}").len() as u64);
     assert_ne!(third.response["containerimage.digest"], first.response["containerimage.digest"]);
+}
+
+#[tokio::test]
+async fn names_that_are_no_text_and_links_arrive_as_they_are() {
+    let bed = Bed::new();
+    let name = OsStr::from_bytes(b"caf\xe9");
+    std::fs::write(bed.root().join(name), "bytes").unwrap();
+    bed.write("\u{e4} b/file", "text");
+    std::fs::hard_link(bed.root().join(name), bed.root().join("link")).unwrap();
+    std::os::unix::fs::symlink("\u{e4} b", bed.root().join("sym")).unwrap();
+    let dockerfile = format!(
+        "FROM BUSYBOX\nCOPY . /all/\nRUN : {}; cd /all; for f in *; do printf '%s ' \"$f\"; done | od -An -tx1; \\\n\
+         cat caf* sym/file; stat -c ' %h' link; readlink sym\n",
+        unique()
+    );
+    let (result, events) = bed.build(&dockerfile).await;
+    result.unwrap();
+    let printed: Vec<_> = output(&events).split_whitespace().map(str::to_owned).collect();
+    let names = b"caf\xe9 link sym \xc3\xa4 b ".map(|byte| format!("{byte:02x}"));
+    assert_eq!(printed[..names.len()], names);
+    assert_eq!(printed[names.len()..].join(" "), "bytestext 2 \u{e4} b");
+}
+
+#[tokio::test]
+async fn only_what_the_dockerfile_copies_is_sent() {
+    let bed = Bed::new();
+    let marker = unique();
+    for path in ["app/wanted", "app/other", "data/big"] {
+        bed.write(path, &format!("{path} {marker}"));
+    }
+    std::os::unix::fs::symlink("app", bed.root().join("current")).unwrap();
+    let (result, events) = bed.build("FROM BUSYBOX\nCOPY current/wanted /w\nRUN cat /w\n").await;
+    // The Dockerfile, the ignore file beside it, and one file of three.
+    assert_eq!(result.unwrap().sent_files, 3);
+    assert_eq!(output(&events), format!("app/wanted {marker}"));
 }
