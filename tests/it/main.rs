@@ -7,6 +7,7 @@ mod buildkit_filesync;
 mod buildkit_services;
 mod buildkit_solve;
 mod context_archive;
+mod context_ignore;
 mod context_report;
 mod context_support;
 mod context_tree;
