@@ -151,6 +151,7 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int] 
 
 def _add_build(commands: Any) -> None:
     parser = _command(commands, "build", _build, "Build an image from a Dockerfile and a context.")
+    parser.usage = "cooper build [OPTIONS] [CONTEXT]"
     add = parser.add_argument
     add("context", metavar="CONTEXT", nargs="?", default=".", help="directory that COPY reads (default: .)")
     add("-f", "--file", metavar="FILE", help="Dockerfile; - reads stdin (default: CONTEXT/Dockerfile)")

@@ -137,9 +137,10 @@ def test_a_file_that_takes_nothing_is_an_error() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    for plan in ({"secnods": 1}, {"events": "many"}, {"panic": "yes"}, [], {1: 2}):
+    plans: list[Any] = [{"secnods": 1}, {"events": "many"}, {"panic": "yes"}, [], {1: 2}]
+    for plan in plans:
         with pytest.raises(OptionError):
-            _core._exercise_for_test(plan)  # type: ignore[arg-type]
+            _core._exercise_for_test(plan)
 
 
 def test_a_forked_child_can_do_all_that_its_parent_did(run_script: RunScript) -> None:
