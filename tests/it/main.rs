@@ -11,4 +11,8 @@ mod context_ignore;
 mod context_report;
 mod context_support;
 mod context_tree;
+mod docker_credentials;
+mod docker_daemon;
+mod docker_endpoint;
+mod docker_fake;
 mod errors;

@@ -248,6 +248,7 @@ async fn podman_builds_and_pushes() {
     let tag = fresh("podman");
     let mut request = on_podman(request(folder.path(), &[&tag]));
     request.push = true;
+    request.options.no_cache = true;
     // Excluded by the pattern, and yet there: an extra file is never excluded.
     let extra = ExtraFile { path: "extra.cfg".into(), content: "e".into(), mode: 0o644 };
     request.context.extra_files = vec![extra];

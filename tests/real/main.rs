@@ -7,3 +7,4 @@ mod buildkit_run;
 mod buildkit_sync;
 mod docker_bed;
 mod docker_build;
+mod docker_doctor;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bollard::ClientVersion;
 
+use super::auth::Lenient;
 use super::daemon::Daemon;
 use super::dial::Dialer;
 use super::{Built, Plan};
@@ -13,7 +14,7 @@ use crate::buildkit::attrs::BuildkitVersion;
 use crate::buildkit::{self, Build, Dial, Exporter, Hijack};
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
-use crate::request::Job;
+use crate::request::{Credentials, Job};
 
 #[async_trait]
 impl Dial for Dialer {
@@ -34,7 +35,12 @@ pub(super) async fn build(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
     };
-    let solved = buildkit::build(&transport, build, job).await?;
+    let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
+    let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
+    let solved = match buildkit::build(&transport, build, &job).await {
+        Ok(solved) => solved,
+        Err(error) => return Err(credentials.blame(error).await),
+    };
     let digest = |key: &str| solved.response.get(key);
     let image = digest("containerimage.digest").ok_or_else(|| Error::DaemonProtocol {
         action: "the build".into(),

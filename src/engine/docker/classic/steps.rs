@@ -16,7 +16,8 @@ static STEP: LazyLock<Regex> = LazyLock::new(|| {
 });
 /// The builder's own lines: the image or container that a step uses or made.
 static CHATTER: LazyLock<Regex> = LazyLock::new(|| {
-    let docker = r" ---> (?:Running in )?[0-9a-f]{12,64}| ---> Using cache|Removing intermediate container [0-9a-f]+";
+    let docker =
+        r" ---> (?:Running in )?(?:[0-9a-f]{12,64})?| ---> Using cache|Removing intermediate container [0-9a-f]+";
     let podman =
         r"--> (?:Using cache |Pushing cache |Cache pulled )?\S*|COMMIT ?\S*|Successfully tagged \S+|[0-9a-f]{64}";
     Regex::new(&format!("^(?:{docker}|{podman})$")).expect("a constant pattern")
