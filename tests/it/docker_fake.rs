@@ -213,8 +213,10 @@ async fn serve(mut stream: UnixStream, script: Script, seen: Log, dropped: Log) 
         let line = format!("{method} {path}");
         seen.lock().unwrap().push(line.clone());
         let answer = script(&method, &path).unwrap_or_else(|| good_answer(&method, &path));
-        if !matches!(answer, Answer::Deaf) && head.to_lowercase().contains("transfer-encoding: chunked") {
-            read_chunks(&mut stream).await?;
+        let has_body = head.to_lowercase().contains("transfer-encoding: chunked");
+        if has_body && !matches!(answer, Answer::Deaf) && read_chunks(&mut stream).await.is_none() {
+            dropped.lock().unwrap().push(line);
+            return None;
         }
         match answer {
             Answer::Json(status, body) => {
