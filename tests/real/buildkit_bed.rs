@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cooper::buildkit::attrs::BuildkitVersion;
 use cooper::buildkit::{BoxedStream, Build, Dial, Exporter, Hijack, Solved};
 use cooper::cancel::Cancel;
@@ -12,6 +13,9 @@ use cooper::context::Context;
 use cooper::error::{Error, Result};
 use cooper::event::{Event, Events};
 use cooper::request::{BuildOptions, ContextSpec, Credential, Credentials, DockerfileSpec, ExtraFile, Job};
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 /// The daemon that the tests use: `DOCKER_HOST` if it is a Unix socket, else the default one.
@@ -94,10 +98,26 @@ impl Bed {
         let run = async move {
             let result = cooper::buildkit::build(&transport, build, &job).await;
             drop(job);
+            if let Ok(solved) = &result {
+                remove_image(&solved.response["containerimage.digest"]).await;
+            }
             result
         };
         tokio::join!(run, collect)
     }
+}
+
+/// The daemon keeps an image without a name for each build.
+async fn remove_image(id: &str) {
+    let stream = TokioIo::new(Socket.dial().await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request =
+        Request::delete(format!("/images/{id}")).header("host", "docker").body(Empty::<Bytes>::new()).unwrap();
+    let status = sender.send_request(request).await.unwrap().status();
+    // Another test may have made the same image, and have removed it or be using it.
+    assert!(matches!(status.as_u16(), 200 | 404 | 409), "{status}");
+    connection.abort();
 }
 
 /// All that the steps printed.
