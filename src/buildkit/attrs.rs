@@ -103,46 +103,21 @@ pub fn frontend_attrs(
     contexts: &BTreeMap<String, NamedContext>,
     filename: &str,
 ) -> Result<HashMap<String, String>> {
-    let mut attrs = HashMap::from([("filename".to_owned(), filename.to_owned())]);
+    let mut attrs = HashMap::new();
     let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
+    set("filename", filename.to_owned());
     for (name, value) in &options.build_args {
         if let Some(value) = value.clone().or_else(|| std::env::var(name).ok()) {
             set(&format!("build-arg:{name}"), value);
         }
     }
-    if let (Some(epoch), false) = (options.source_date_epoch, options.build_args.contains_key("SOURCE_DATE_EPOCH")) {
-        set("build-arg:SOURCE_DATE_EPOCH", epoch.to_string());
-    }
     for (name, value) in &options.labels {
         set(&format!("label:{name}"), value.clone());
     }
-    if let Some(target) = &options.target {
-        set("target", target.clone());
-    }
-    if let Some(platform) = &options.platform {
-        set("platform", platform.to_string());
-    }
-    if options.no_cache {
-        // A list of stages; none is all.
-        set("no-cache", String::new());
-    }
-    if options.pull {
-        set("image-resolve-mode", "pull".into());
-    }
-    if let Some(network @ ("none" | "host")) = options.network.as_deref() {
-        set("force-network-mode", network.into());
-    }
-    if !options.add_hosts.is_empty() {
-        set("add-hosts", csv(options.add_hosts.iter().map(|(host, address)| format!("{host}={address}"))));
-    }
-    if let Some(size) = options.shm_size {
-        set("shm-size", size.to_string());
-    }
-    if !options.ulimits.is_empty() {
-        set("ulimit", csv(options.ulimits.iter().cloned()));
-    }
-    if let Some(parent) = &options.cgroup_parent {
-        set("cgroup-parent", parent.clone());
+    for (key, value) in plain_attrs(options) {
+        if let Some(value) = value {
+            set(key, value);
+        }
     }
     for (name, context) in contexts {
         let source = match context {
@@ -160,6 +135,27 @@ pub fn frontend_attrs(
         set("cache-imports", cache_json(&imports)?);
     }
     Ok(attrs)
+}
+
+/// The options that are one attribute each.
+fn plain_attrs(options: &BuildOptions) -> [(&'static str, Option<String>); 10] {
+    let list = |values: Vec<String>| (!values.is_empty()).then(|| csv(values.into_iter()));
+    let epoch = options.source_date_epoch.filter(|_| !options.build_args.contains_key("SOURCE_DATE_EPOCH"));
+    let network = options.network.as_deref().filter(|network| matches!(*network, "none" | "host"));
+    let hosts = options.add_hosts.iter().map(|(host, address)| format!("{host}={address}"));
+    [
+        ("target", options.target.clone()),
+        ("platform", options.platform.as_ref().map(ToString::to_string)),
+        // A list of stages; none is all.
+        ("no-cache", options.no_cache.then(String::new)),
+        ("image-resolve-mode", options.pull.then(|| "pull".to_owned())),
+        ("force-network-mode", network.map(str::to_owned)),
+        ("add-hosts", list(hosts.collect())),
+        ("shm-size", options.shm_size.map(|size| size.to_string())),
+        ("ulimit", list(options.ulimits.clone())),
+        ("cgroup-parent", options.cgroup_parent.clone()),
+        ("build-arg:SOURCE_DATE_EPOCH", epoch.map(|epoch| epoch.to_string())),
+    ]
 }
 
 /// A line of comma-separated values, as Go's `encoding/csv` reads it.

@@ -44,6 +44,8 @@ struct Daemon {
     session: watch::Sender<Option<Channel>>,
     requests: Mutex<Vec<api::SolveRequest>>,
     synced: Mutex<Vec<String>>,
+    /// Paths in the context named `lib`, if there is one.
+    named: Mutex<Vec<String>>,
     status: Mutex<Option<mpsc::UnboundedSender<Result<api::StatusResponse, Status>>>>,
     control_ended: watch::Sender<bool>,
 }
@@ -55,6 +57,7 @@ impl Daemon {
             session: watch::Sender::new(None),
             requests: Mutex::default(),
             synced: Mutex::default(),
+            named: Mutex::default(),
             status: Mutex::default(),
             control_ended: watch::Sender::new(false),
         })
@@ -121,6 +124,10 @@ impl Control for Daemon {
                 }
             }
             Plan::Succeed => {
+                if let Ok(receiver) = Receiver::open(&session, "lib", &[]).await {
+                    let paths = receiver.receive(|_| false).await?.stats.into_iter().map(|stat| stat.path);
+                    self.named.lock().unwrap().extend(paths);
+                }
                 for dir in ["dockerfile", "context"] {
                     let received = Receiver::open(&session, dir, &[]).await?.receive(|_| true).await?;
                     let files = received.content.iter();
@@ -299,6 +306,26 @@ async fn a_build_sends_what_was_asked_and_hears_the_last_words() {
         "context/a=A",
     ];
     assert_eq!(*synced, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_context_is_a_directory_of_its_own() {
+    let lib = tempfile::tempdir().unwrap();
+    std::fs::write(lib.path().join("kept"), "").unwrap();
+    std::fs::write(lib.path().join("ignored"), "").unwrap();
+    std::fs::write(lib.path().join(".dockerignore"), "ignored\n").unwrap();
+    let build_contexts = [
+        ("lib".to_owned(), lib.path().to_str().unwrap().to_owned()),
+        ("base".to_owned(), "docker-image://other".to_owned()),
+    ];
+    let daemon = Daemon::new(Plan::Succeed);
+    let options = BuildOptions { build_contexts: build_contexts.into(), ..BuildOptions::default() };
+    let (result, _) = build(&daemon, &options, &Cancel::new(), false).await;
+    result.unwrap();
+    let attrs = daemon.requests.lock().unwrap().remove(0).frontend_attrs;
+    assert_eq!((attrs["context:lib"].as_str(), attrs["context:base"].as_str()), ("local:lib", "docker-image://other"));
+    // All of it: the daemon reads the ignore file of a named context itself.
+    assert_eq!(*daemon.named.lock().unwrap(), [".dockerignore", "ignored", "kept"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
