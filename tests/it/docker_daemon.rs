@@ -204,17 +204,17 @@ async fn a_context_that_changes_is_the_error_and_not_what_the_daemon_makes_of_it
     let file = folder.path().join("data");
     std::fs::write(&file, vec![1; 4 << 20]).unwrap();
     let vanishing = file.clone();
-    // Between the listing and the upload the file goes away.
+    // Between the listing and the upload, when the daemon is asked for the base image, the file goes away.
+    let vanishing = file.clone();
     let fake = Fake::start(move |_, path| {
-        if path == "/version" {
-            std::thread::sleep(Duration::from_millis(50));
-            // The second time it has gone already.
-            let _ = std::fs::remove_file(&vanishing);
+        if path == "/images/busybox/json" {
+            std::fs::remove_file(&vanishing).unwrap();
         }
         None
     });
     let mut request = request(&["localhost:1/x:1"]);
     request.context.root = Some(folder.path().to_owned());
+    request.context.extra_files[0].content = "FROM busybox\nCOPY . /\n".into();
     let failure = error(fake.build(&request).await);
     assert_eq!(failure.code(), "context-changed", "{failure:?}");
     assert!(!fake.seen().iter().any(|line| line.contains("/tag")));
