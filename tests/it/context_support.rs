@@ -1,7 +1,10 @@
 //! Making trees and opening contexts.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
 use cooper::cancel::Cancel;
@@ -33,4 +36,28 @@ pub(crate) fn write(root: &Path, path: &str, content: impl AsRef<[u8]>) {
 
 pub(crate) fn extra(path: &str, content: &str) -> ExtraFile {
     ExtraFile { path: path.into(), content: Bytes::copy_from_slice(content.as_bytes()), mode: 0o755 }
+}
+
+/// Set in the process that runs a test as an ordinary user.
+const ORDINARY: &str = "COOPER_TEST_ORDINARY_USER";
+/// `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// Runs the body of the test `name` (its full path) as a user whom permission bits hold back: in this process, or, since
+/// they do not hold root back, in one that gives root up.
+pub(crate) fn as_ordinary_user(name: &str, body: impl FnOnce()) {
+    if !rustix::process::geteuid().is_root() {
+        return body();
+    }
+    assert!(std::env::var_os(ORDINARY).is_none(), "root was not given up");
+    // The binary may be where only root can go.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["--exact", name]).env(ORDINARY, "1").env_remove("TMPDIR").current_dir("/").uid(NOBODY).gid(NOBODY);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
