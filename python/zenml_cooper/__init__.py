@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from zenml_cooper.exceptions import CooperError
     from zenml_cooper.outcome import Outcome
 
-    __version__: str
+# Also where only these files were copied, without the package's metadata.
+__version__ = "0.1.0"
 
 __all__ = [
     "CancelHandle",
@@ -44,19 +45,14 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("zenml-cooper")
-    elif name in _LAZY:
-        from importlib import import_module
-
-        module, attribute = _LAZY[name]
-        value = import_module(module)
-        if attribute:
-            value = getattr(value, attribute)
-    else:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _LAZY[name]
+    value: Any = import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
     globals()[name] = value
     return value
 

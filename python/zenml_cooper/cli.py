@@ -41,10 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
     """
+    # A terminated build is cleaned up like an interrupted one.
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     from zenml_cooper.exceptions import CooperCancelled, CooperError
 
-    # A terminated build is cleaned up like an interrupted one.
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         parsed = _parser().parse_args(arguments)
         code: int = parsed.run(parsed)

@@ -133,7 +133,7 @@ def test_packing_is_cancelled_at_once_and_leaves_nothing(kind: str, tmp_path: Pa
     block = os.urandom(1 << 20)
     for number in range(4):
         with (source / f"big-{number}").open("wb") as file:
-            for _ in range(100):
+            for _ in range(30):
                 file.write(block)
     output = tmp_path / "output"
     output.mkdir()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import zenml_cooper
+from zenml_cooper import _core
 
 IMPORT_SECONDS = 0.05
 
@@ -47,7 +50,15 @@ def test_every_name_is_there() -> None:
     for name in without_zenml:
         assert getattr(zenml_cooper, name) is not None
     assert set(zenml_cooper.__all__) <= set(dir(zenml_cooper))
-    assert zenml_cooper.__version__ == "0.1.0"
+
+
+def test_there_is_one_version() -> None:
+    root = Path(__file__).resolve().parents[2]
+    versions = {
+        re.search(r'^version = "(.*)"', (root / name).read_text(), re.MULTILINE).group(1)  # type: ignore[union-attr]
+        for name in ("Cargo.toml", "pyproject.toml")
+    }
+    assert versions == {zenml_cooper.__version__} == {_core.version}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
