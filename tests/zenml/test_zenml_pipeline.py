@@ -87,10 +87,7 @@ def stack(zenml: "Zenml", registry: str) -> Iterator[str]:
     zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/pipelines")
     zenml("orchestrator", "register", "containers", "--flavor=local_docker")
     zenml("image-builder", "register", "cooper", "--flavor=cooper_docker", "--progress=plain")
-    zenml(
-        *("stack", "register", "cooper", "--orchestrator=containers", "--artifact_store=default"),
-        *("--container_registry=plain", "--image_builder=cooper", "--set"),
-    )
+    zenml("stack", "register", "cooper", *"-o containers -a default -c plain -i cooper --set".split())
     return "cooper"
 
 
@@ -217,7 +214,7 @@ def test_a_secret_reference_in_the_configuration(stack: str, zenml: "Zenml", zen
     address = docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
     zenml("secret", "create", "cooper_e2e", f"--host={address}")
     zenml("image-builder", "register", "by_secret", "--flavor=cooper_docker", "--host={{cooper_e2e.host}}")
-    zenml("stack", "update", stack, "--image_builder=by_secret")
+    zenml("stack", "update", stack, "-i", "by_secret")
     try:
         image = build_image(
             DockerSettings(parent_image=zenml_image, environment={"A": "b"}, install_stack_requirements=False),
@@ -231,6 +228,6 @@ def test_a_secret_reference_in_the_configuration(stack: str, zenml: "Zenml", zen
                 "by-secret",
             )
     finally:
-        zenml("stack", "update", stack, "--image_builder=cooper")
+        zenml("stack", "update", stack, "-i", "cooper")
         zenml("image-builder", "delete", "by_secret")
         zenml("secret", "delete", "cooper_e2e", "--yes")
