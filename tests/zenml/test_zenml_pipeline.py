@@ -87,7 +87,7 @@ def stack(zenml: "Zenml", registry: str) -> Iterator[str]:
     zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/pipelines")
     zenml("orchestrator", "register", "containers", "--flavor=local_docker")
     zenml("image-builder", "register", "cooper", "--flavor=cooper_docker", "--progress=plain")
-    zenml("stack", "register", "cooper", *"-o containers -a default -c plain -i cooper --set".split())
+    zenml("stack", "register", "cooper", "-o", "containers", "-a", "default", "-c", "plain", "-i", "cooper", "--set")
     return "cooper"
 
 
