@@ -48,7 +48,7 @@ const DENIED: [&str; 8] = [
     "access denied",
     "denied:",
 ];
-const UNREACHABLE: [&str; 13] = [
+const UNREACHABLE: [&str; 14] = [
     "dial tcp",
     "no such host",
     "connection refused",
@@ -62,6 +62,7 @@ const UNREACHABLE: [&str; 13] = [
     "server gave http response",
     ": eof",
     "unexpected status",
+    "failed with status code",
 ];
 
 /// `[internal] load metadata for docker.io/library/x:latest`, `[1/2] FROM x@sha256:...`, `resolve image config for x`
@@ -83,6 +84,11 @@ fn image_of_message(message: &str) -> Option<String> {
 fn familiar(image: &str) -> String {
     let short = image.strip_prefix("docker.io/").unwrap_or(image);
     short.strip_prefix("library/").unwrap_or(short).to_owned()
+}
+
+/// The instruction that uses the image that a step gets.
+pub(super) fn using_image_of<'a>(dockerfile: &'a Dockerfile, step: &str) -> Option<&'a Instruction> {
+    using(dockerfile, &image_of_step(step)?)
 }
 
 /// The instruction that uses an image: `FROM x` or `COPY --from=x`.

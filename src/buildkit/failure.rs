@@ -202,7 +202,10 @@ fn distance(left: &str, right: &str) -> usize {
 /// A step of the Dockerfile failed.
 fn failed_instruction(message: &str, place: &Place<'_>, steps: &Steps) -> Option<Error> {
     let step = place.step?;
-    let found = place.instruction().or_else(|| mentioned(place.dockerfile, &step.name));
+    let found = place
+        .instruction()
+        .or_else(|| base_failure::using_image_of(place.dockerfile, &step.name))
+        .or_else(|| only_one_with(place.dockerfile, &step.name));
     if found.is_none() && !is_own_step(&step.name) {
         return None;
     }
@@ -242,7 +245,8 @@ fn dockerfile_mistake(raw: &str, message: &str, place: &Place<'_>) -> Option<Err
     {
         return Some(Error::InvalidOption { name: "target".into(), reason: message.to_owned() });
     }
-    if !raw.contains("failed to create LLB definition") && place.details.lines.is_none() {
+    let is_empty = message.contains("Dockerfile cannot be empty") || message.contains("file with no instructions");
+    if !is_empty && !raw.contains("failed to create LLB definition") && place.details.lines.is_none() {
         return None;
     }
     let location = place.location(mentioned(place.dockerfile, message));
@@ -250,14 +254,17 @@ fn dockerfile_mistake(raw: &str, message: &str, place: &Place<'_>) -> Option<Err
 }
 
 /// The one instruction that a message speaks of: by a piece of it, in quotes or brackets, or by its word.
-pub(super) fn mentioned<'a>(dockerfile: &'a Dockerfile, message: &str) -> Option<&'a Instruction> {
+fn mentioned<'a>(dockerfile: &'a Dockerfile, message: &str) -> Option<&'a Instruction> {
     let quoted = |open: char, close: char| {
         message.split_once(open).and_then(|(_, rest)| rest.rsplit_once(close)).map(|(inside, _)| inside)
     };
     let word = message.split_whitespace().next().filter(|word| INSTRUCTIONS.contains(word));
-    let pieces = [quoted('"', '"'), quoted('(', ')'), quoted('`', '`'), word, Some(message)];
-    pieces.into_iter().flatten().filter(|piece| !piece.is_empty()).find_map(|piece| {
-        let mut found = dockerfile.instructions().iter().filter(|instruction| instruction.text.contains(piece));
-        found.next().filter(|_| found.next().is_none())
-    })
+    let pieces = [quoted('"', '"'), quoted('(', ')'), quoted('`', '`'), word];
+    pieces.into_iter().flatten().find_map(|piece| only_one_with(dockerfile, piece))
+}
+
+/// The one instruction with this text in it.
+fn only_one_with<'a>(dockerfile: &'a Dockerfile, text: &str) -> Option<&'a Instruction> {
+    let mut found = dockerfile.instructions().iter().filter(|instruction| instruction.text.contains(text));
+    found.next().filter(|_| !text.is_empty() && found.next().is_none())
 }

@@ -208,6 +208,7 @@ async fn space_secrets_agents_and_targets_have_their_own_errors() {
         ("no SSH key \"\" forwarded from the client", "ssh-unavailable"),
         ("unset ssh forward key default", "ssh-unavailable"),
         ("target stage \"nope\" could not be found", "invalid-option"),
+        ("the Dockerfile cannot be empty", "dockerfile"),
         ("something nobody has seen before", "build-failed"),
     ];
     for (message, code) in cases {

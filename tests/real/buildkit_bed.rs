@@ -33,12 +33,13 @@ impl Dial for Socket {
     }
 }
 
-struct Anonymous;
+/// The same answer for every registry.
+struct Always(Option<Credential>);
 
 #[async_trait]
-impl Credentials for Anonymous {
+impl Credentials for Always {
     async fn get(&self, _: &str, _: bool) -> Result<Option<Credential>> {
-        Ok(None)
+        Ok(self.0.clone())
     }
 }
 
@@ -47,13 +48,14 @@ pub(crate) struct Bed {
     dir: tempfile::TempDir,
     pub(crate) options: BuildOptions,
     pub(crate) extra_files: Vec<ExtraFile>,
+    pub(crate) credential: Option<Credential>,
     pub(crate) cancel: Cancel,
 }
 
 impl Bed {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, options: BuildOptions::default(), extra_files: Vec::new(), cancel: Cancel::new() }
+        Self { dir, options: BuildOptions::default(), extra_files: Vec::new(), credential: None, cancel: Cancel::new() }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -78,7 +80,8 @@ impl Bed {
         };
         let context = Arc::new(Context::open(&spec, &dockerfile, &self.cancel).unwrap());
         let (events, mut receiver) = Events::channel();
-        let job = Job { events, cancel: self.cancel.clone(), credentials: Arc::new(Anonymous) };
+        let credentials = Arc::new(Always(self.credential.clone()));
+        let job = Job { events, cancel: self.cancel.clone(), credentials };
         let build = Build {
             context,
             root: Some(self.root()),

@@ -1,7 +1,14 @@
 //! Failures of builds with BuildKit on a real daemon.
 
+use bytes::Bytes;
 use cooper::error::Error;
 use cooper::event::Event;
+use cooper::request::Credential;
+use cooper::secret::Secret;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
 
 use crate::buildkit_bed::Bed;
 
@@ -91,4 +98,47 @@ async fn a_target_that_is_not_there_is_an_option_error() {
     bed.options.target = Some("nowhere".into());
     let error = bed.build("FROM BUSYBOX\n").await.0.unwrap_err();
     assert!(matches!(&error, Error::InvalidOption { name, .. } if name == "target"), "{error:?}");
+}
+
+/// A registry without TLS that lets one user in, and has nothing.
+async fn empty_registry(authorization: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = move |request: http::Request<Incoming>| async move {
+        let known = request.headers().get("authorization").is_some_and(|given| given == authorization);
+        let answer = http::Response::builder().header("www-authenticate", "Basic realm=\"test\"");
+        answer.status(if known { 404 } else { 401 }).body(Empty::<Bytes>::new())
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(answer);
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_registry_gets_the_credentials_and_refuses_wrong_ones() {
+    // "user:right"
+    let registry = empty_registry("Basic dXNlcjpyaWdodA==").await;
+    let credential = |password: &str| Credential {
+        username: "user".into(),
+        password: Secret::new(password.to_owned()),
+        identity_token: None,
+    };
+    let dockerfile = |tag: &str| format!("FROM BUSYBOX\nCOPY --from={registry}/no/such:{tag} / /\n");
+    let mut bed = Bed::new();
+    for (tag, given) in [("nobody", None), ("wrong", Some(credential("wrong")))] {
+        bed.credential.clone_from(&given);
+        let error = bed.build(&dockerfile(tag)).await.0.unwrap_err();
+        let Error::RegistryDenied { registry: denied, had_credentials, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((denied, *had_credentials), (&registry, given.is_some()));
+    }
+    // Let in, the daemon learns that there is no such image.
+    bed.credential = Some(credential("right"));
+    let error = bed.build(&dockerfile("right")).await.0.unwrap_err();
+    assert_eq!(error.code(), "base-missing", "{error:?}");
+    assert_eq!(error.location().unwrap().line, 2);
 }
