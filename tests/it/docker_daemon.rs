@@ -203,7 +203,6 @@ async fn a_context_that_changes_is_the_error_and_not_what_the_daemon_makes_of_it
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("data");
     std::fs::write(&file, vec![1; 4 << 20]).unwrap();
-    let vanishing = file.clone();
     // Between the listing and the upload, when the daemon is asked for the base image, the file goes away.
     let vanishing = file.clone();
     let fake = Fake::start(move |_, path| {

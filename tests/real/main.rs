@@ -7,4 +7,5 @@ mod buildkit_run;
 mod buildkit_sync;
 mod docker_bed;
 mod docker_build;
+mod docker_compare;
 mod docker_doctor;
