@@ -225,6 +225,19 @@ def test_the_package_goes_nowhere_else(
     assert len(requests[0]["context"]["extra_files"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "given", "sent"),
+    [(GENERATED, False, {}), (GENERATED, True, {"rm": True}), ("FROM scratch", False, {"rm": False})],
+)
+def test_what_zenml_sets_by_itself_does_not_choose_the_builder(
+    requests: list[dict[str, Any]], dockerfile: str, given: bool, sent: dict[str, Any]
+) -> None:
+    context = CooperBuildContext()
+    context.add_file(dockerfile, "Dockerfile")
+    builder().build("b:c", context, DockerBuildOptions(rm=given))
+    assert requests[0]["options"] == sent
+
+
 def test_the_package_in_an_image_needs_no_native_module(zenml: Any, tmp_path: Path) -> None:
     context = {"extra_files": [{"path": "Dockerfile", "content": GENERATED.encode(), "mode": 0o644}]}
     step_package.add(context)

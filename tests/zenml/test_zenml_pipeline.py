@@ -68,15 +68,12 @@ def manifest(image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def zenml_image(python_image: str) -> str:
-    """A base image that has the ZenML of this environment; it is made once per version and base."""
+def zenml_image(python_image: str, registry: str) -> str:
+    """A base image that has the ZenML of this environment, in the daemon and in the plain registry."""
     version = installed.__version__
-    base = python_image.rpartition(":")[2]
-    name = f"cooper-test/zenml:{version}-{base}"
-    if not docker("images", "--quiet", name).strip():
-        docker(
-            "build", "--tag", name, "-", stdin=f"FROM {python_image}\nRUN uv pip install 'zenml[local]=={version}'\n"
-        )
+    name = f"{registry}/cooper-test/zenml:{version}-{python_image.rpartition(':')[2]}"
+    docker("build", "--tag", name, "-", stdin=f"FROM {python_image}\nRUN uv pip install 'zenml[local]=={version}'\n")
+    docker("push", "--quiet", name)
     return name
 
 
@@ -122,6 +119,7 @@ def test_a_pipeline_runs_in_an_image_that_we_built_and_pushed(
     assert "@sha256:" in image
     assert manifest(image)["config"]["digest"].startswith("sha256:")
     assert "cowsay" in said, "what RUN prints is shown"
+    assert "buildkit builder" in said, "nothing that ZenML sets by itself forces the classic builder"
     config = json.loads(docker("image", "inspect", image))[0]["Config"]
     assert "ENTRYPOINT" not in config
     assert config["WorkingDir"] == "/app"
@@ -159,7 +157,7 @@ def test_a_dockerfile_and_what_zenml_adds(run: RunPipeline, tmp_path: Path, zenm
         "import cowsay; assert pathlib.Path('/from-dockerfile/marker.bin').read_bytes() == b'\\xff\\x00marker'; "
         "assert not pathlib.Path('/from-dockerfile/left-out').exists(); assert os.environ['FROM_DOCKERFILE'] == 'yes'",
     )
-    assert said.count("Building Docker image") == 2
+    assert said.count("Building Docker image `") == 2
     assert "@sha256:" in image
 
 

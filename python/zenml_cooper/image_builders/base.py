@@ -72,12 +72,18 @@ class CooperImageBuilder(BaseImageBuilder):
 
         context = context_spec(build_context)
         config = self.config
-        if config.include_package:
-            step_package.add(context)
+        options = option_mapping(docker_build_options)
+        if step_package.is_generated(context):
+            if config.include_package:
+                step_package.add(context)
+            if options.get("rm") is False:
+                # ZenML's own value where the user gave none. BuildKit has no containers to keep, so it would force the
+                # classic builder, which would leave one for each step.
+                del options["rm"]
         request = {
             "context": context,
             "tags": [image_name],
-            "options": option_mapping(docker_build_options),
+            "options": options,
             "default_options": self._default_options(),
             "push": container_registry is not None,
             "engine": self._engine(),

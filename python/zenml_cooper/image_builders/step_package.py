@@ -18,15 +18,18 @@ _REACH_INSTALLED = b"\n__path__ = __import__('pkgutil').extend_path(__path__, __
 _REQUIREMENTS = (b"zenml-cooper", b"zenml_cooper")
 
 
+def is_generated(context: dict[str, Any]) -> bool:
+    """Whether the context's Dockerfile is one that ZenML generated, for an image of a pipeline."""
+    dockerfile = next((file["content"] for file in context["extra_files"] if file["path"] == "Dockerfile"), b"")
+    return all(mark in dockerfile for mark in _GENERATED)
+
+
 def add(context: dict[str, Any]) -> None:
-    """Adds the package to the context of an image that ZenML generated the Dockerfile for.
+    """Adds the package to the context of an image of a pipeline.
 
     Not where a requirements file names the package, which then gets installed as a whole.
     """
     files = {file["path"]: file["content"] for file in context["extra_files"]}
-    dockerfile = files.get("Dockerfile", b"")
-    if not all(mark in dockerfile for mark in _GENERATED):
-        return
     if any(name in files[path] for path in files if path.startswith(".zenml_") for name in _REQUIREMENTS):
         return
     context["extra_files"] = context["extra_files"] + [
