@@ -86,7 +86,11 @@ pub(super) fn ignore_file(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Re
             let relative = spec.root.as_deref().and_then(|root| below(root, &path));
             content.map(|content| Found { name: path.display().to_string(), relative, content, extra: false })
         }
-        DockerfileSpec::InContext(path) => ignore_in_context(spec, &format!("{path}{DOCKERIGNORE}"))?,
+        DockerfileSpec::InContext(path) => {
+            // An error should name the Dockerfile, not the file that may stand beside it.
+            extra::normalize(path)?;
+            ignore_in_context(spec, &format!("{path}{DOCKERIGNORE}"))?
+        }
     };
     match own {
         Some(found) => Ok(Some(found)),

@@ -67,6 +67,25 @@ fn the_dockerfile_is_found_even_if_it_is_excluded() {
 }
 
 #[test]
+fn a_dockerfile_in_the_context_is_below_its_root() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(outside.path(), "Dockerfile", "FROM scratch");
+    symlink(outside.path().join("Dockerfile"), dir.path().join("Dockerfile")).unwrap();
+    assert_eq!(open_dir(dir.path()).dockerfile().unwrap_err().code(), "context-path");
+    for path in ["../Dockerfile", "/Dockerfile"] {
+        let dockerfile = DockerfileSpec::InContext(path.into());
+        let error = Context::open(&spec(dir.path()), &dockerfile, &Cancel::new()).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{path}`")), "{error}");
+    }
+    let context = open(&ContextSpec::default());
+    assert_eq!(context.dockerfile().unwrap_err().code(), "dockerfile-missing");
+    // Outside of the root it is given by its path on this machine.
+    let dockerfile = DockerfileSpec::Path(outside.path().join("Dockerfile"));
+    let text = Context::open(&spec(dir.path()), &dockerfile, &Cancel::new()).unwrap().dockerfile().unwrap();
+    assert_eq!((&text.text[..], text.path_in_context), (&b"FROM scratch"[..], None));
+}
+
+#[test]
 fn names_are_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
