@@ -1,20 +1,10 @@
 //! Every error code can happen: each variant of `Error` is made somewhere outside of `src/error.rs` and the test code.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use cooper::Error;
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
+use crate::sources::{root, rust_files};
 
 /// `StepFailed` of `step-failed`.
 fn variant(code: &str) -> String {
@@ -23,10 +13,7 @@ fn variant(code: &str) -> String {
 
 #[test]
 fn every_error_is_raised_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&root, &mut files);
-    let code: String = files
+    let code: String = rust_files(&root())
         .iter()
         // The boundary makes a sample of every error for its own tests.
         .filter(|file| !file.ends_with("error.rs") && !file.ends_with("samples.rs"))

@@ -16,3 +16,4 @@ mod docker_daemon;
 mod docker_endpoint;
 mod docker_fake;
 mod errors;
+mod sources;
