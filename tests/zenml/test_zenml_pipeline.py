@@ -14,10 +14,11 @@ from zenml.client import Client
 from zenml.config import DockerSettings
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
-from zenml_cooper.exceptions import StepFailed
+from zenml_cooper.exceptions import RegistryError, StepFailed
 
 if TYPE_CHECKING:
     from conftest import Zenml
+    from tests.conftest import SecuredRegistry
 
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
@@ -80,7 +81,9 @@ def zenml_image(python_image: str, registry: str) -> str:
 @pytest.fixture(scope="session")
 def stack(zenml: "Zenml", registry: str) -> Iterator[str]:
     """The active stack: our builder, `local_docker`, the plain registry."""
-    zenml.python("from zenml_cooper._register import register_flavors; register_flavors()")
+    said = zenml.python("from zenml_cooper.cli import main; raise SystemExit(main(['zenml', 'register']))")
+    assert "cooper_docker registered" in said
+    assert "zenml image-builder register cooper --flavor=cooper_docker" in said
     zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/pipelines")
     zenml("orchestrator", "register", "containers", "--flavor=local_docker")
     zenml("image-builder", "register", "cooper", "--flavor=cooper_docker", "--progress=plain")
@@ -206,6 +209,30 @@ def test_a_requirement_that_cannot_be_installed_is_explained(stack: str, python_
     assert "cooper-no-such-package" in said
     assert "RUN uv pip install" in said
     assert "Dockerfile:" in said
+
+
+def test_a_registry_with_a_password(
+    stack: str, zenml: "Zenml", registry_tls: "SecuredRegistry", busybox: str, tmp_path: Path
+) -> None:
+    """The credentials are those of the ZenML registry; the Docker config of these tests is empty."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\nRUN echo {registry_tls.address} > /made\n")
+    settings = DockerSettings(dockerfile=str(tmp_path / "Dockerfile"), install_stack_requirements=False)
+    zenml("secret", "create", "tls", f"--username={registry_tls.user}", f"--password={registry_tls.password}")
+    uri = f"{registry_tls.address}/pipelines"
+    zenml("container-registry", "register", "secured", "-f", "default", f"--uri={uri}", "--authentication_secret=tls")
+    zenml("stack", "update", stack, "-c", "secured")
+    try:
+        image = build_image(settings, "secured")
+        assert image.startswith(f"{uri}/zenml@sha256:")
+        zenml("secret", "update", "tls", "--password=hunter2-marker")
+        with pytest.raises(RegistryError) as caught:
+            build_image(settings, "secured-again")
+        assert caught.value.code == "registry-denied"
+        assert "hunter2-marker" not in str(caught.value)
+    finally:
+        zenml("stack", "update", stack, "-c", "plain")
+        zenml("container-registry", "delete", "secured")
+        zenml("secret", "delete", "tls", "--yes")
 
 
 def test_a_secret_reference_in_the_configuration(stack: str, zenml: "Zenml", zenml_image: str) -> None:
