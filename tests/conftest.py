@@ -6,10 +6,14 @@ A test that asks for one where none is up fails; it is never skipped.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+# A shell that runs the tests in the background has them ignore SIGINT, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SecuredRegistry(NamedTuple):
