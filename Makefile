@@ -29,7 +29,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.r
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-zenml lint lint-rust lint-python format \
+.PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-real test-python-real test-zenml test-zenml-newest test-zenml-oldest \
+	lint lint-rust lint-python format \
 	demo demo-down bench wheel testbed testbed-down clean
 
 help: ## list the targets
@@ -81,14 +82,24 @@ test-python: build
 test-boundary: build ## the boundary between Python and Rust: signals, threads, fork, exceptions, events, secrets
 	$(ISOLATED) $(BIN)/pytest tests/boundary
 
-test-integration: build ## real daemon, real registries (plain, and TLS with a password), Podman's socket
+test-integration: test-real test-python-real ## real daemon, real registries (plain, and TLS with a password), Podman
+
+test-real:
 	@scripts/setup test
 	$(BED) $(CARGO_TEST) --test real
+
+test-python-real: build
+	@scripts/setup test
 	$(BED) $(BIN)/pytest tests/integration
 
-test-zenml: build $(OLDEST)/.stamp-build ## ZenML end to end, with the newest and the oldest version supported
+test-zenml: test-zenml-newest test-zenml-oldest ## ZenML end to end, with the newest and the oldest version supported
+
+test-zenml-newest: build
 	@scripts/setup test
 	$(BED) $(BIN)/pytest tests/zenml
+
+test-zenml-oldest: $(OLDEST)/.stamp-build
+	@scripts/setup test
 	$(BED) $(OLDEST)/bin/pytest tests/zenml
 
 lint: lint-rust lint-python ## formatters in checking mode, clippy, ruff, mypy, stubtest

@@ -117,6 +117,10 @@ class Zenml:
 @pytest.fixture(scope="session")
 def zenml(home: Path) -> Zenml:
     """ZenML's command line, in a folder that is a ZenML repository."""
+    from zenml.client import Client
+
     found = Zenml(home / "work")
     found.program("init")
+    # A test may have made ZenML's client before there was a repository; it would go on without one.
+    Client().activate_root(found.directory)
     return found
