@@ -179,6 +179,7 @@ def test_files_of_the_root(root: Path) -> None:
     context = CooperBuildContext(root=str(root))
     context.add_file("x", "extra")
     stock = BuildContext(root=str(root)).get_files()
+    stock.pop(".dockerignore", None)  # older versions of ZenML leave it in
     assert context.get_files() == {path: where for path, where in stock.items() if not os.path.isdir(where)}
     assert CooperBuildContext().get_files() == {}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -103,9 +104,10 @@ def run(zenml: "Zenml", stack: str) -> RunPipeline:
         script.write_text(PIPELINE.format(settings=settings, in_step=in_step))
         said = zenml.python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
         assert "STATUS completed 40" in said, said
-        images = [line.partition(" ")[2] for line in said.splitlines() if line.startswith("IMAGE ")]
+        # Some versions of ZenML print the arguments of `print` twice.
+        images = set(re.findall(r"IMAGE (\S+@sha256:[0-9a-f]{64})", said))
         assert len(images) == 1, said
-        return said, images[0]
+        return said, images.pop()
 
     return run
 
