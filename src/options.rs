@@ -105,7 +105,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     ),
     (
         &["use_config_proxy"],
-        "the proxies of the Docker config are not read; give HTTP_PROXY and its kin as build arguments",
+        "the proxies of the Docker config are always used, as the Docker command line does",
     ),
     (&["isolation", "credential_spec"], "this is an option of Windows containers, which are not supported"),
     (&["security_opt"], "Docker serves it on Windows only"),
