@@ -103,10 +103,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["decode", "encoding", "gzip", "compress", "stream"],
         "how the context and the output travel is chosen by the engine",
     ),
-    (
-        &["use_config_proxy"],
-        "the proxies of the Docker config are always used, as the Docker command line does",
-    ),
+    (&["use_config_proxy"], "the proxies of the Docker config are always used, as the Docker command line does"),
     (&["isolation", "credential_spec"], "this is an option of Windows containers, which are not supported"),
     (&["security_opt"], "Docker serves it on Windows only"),
     (&["cpuset_mems"], "not supported; `cpuset-cpus` is"),
