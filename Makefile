@@ -129,9 +129,10 @@ demo-down: ## end the demo's registry and remove what it made
 	@scripts/testbed down .demo/bed
 	rm -rf .demo
 
-bench: build ## time builds with a push of 5,000 files, against ZenML's own local builder
+bench: build ## time builds with a push, plain and of pipelines, against ZenML's own local builder
 	@scripts/setup test
 	$(BED) $(BIN)/python benches/build.py --files 5000 --rounds 3
+	$(BED) $(BIN)/python benches/pipeline.py --files 500 --rounds 3
 
 wheel: $(VENV)/.stamp-venv ## build the wheel for CPython 3.10 and up into dist/
 	$(BIN)/maturin build --locked --release --out dist
