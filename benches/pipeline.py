@@ -1,8 +1,8 @@
 """Times ZenML's own image builds of a pipeline: the stock `local` image builder against `cooper_docker`, in one run.
 
-The stack has the `local_docker` orchestrator and a registry on the loopback. Two kinds of images are built, each new for
-its round: requirements only (ZenML's default), and with the code in the image. Each is built the first time, again with
-nothing changed, and again with a requirement or a source file changed.
+The stack has the `local_docker` orchestrator and a registry on the loopback. Two kinds of images are built, each new
+for its round: requirements only (ZenML's default), and with the code in the image. Each is built the first time, again
+with nothing changed, and again with a requirement or a source file changed.
 
     make testbed && eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/pipeline.py --rounds 3
 """
