@@ -72,7 +72,7 @@ test: ## run all tests (they need a Docker daemon; the rest is set up)
 test-unit: test-rust test-python ## Rust unit and property tests, Python unit tests: no daemon
 
 test-rust:
-	@scripts/setup build
+	@scripts/setup unit
 	$(CARGO_TEST) --lib --test it
 	cargo test --locked $(TEST_FEATURES) --doc
 

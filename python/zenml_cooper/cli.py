@@ -193,7 +193,7 @@ _REPEATED = (
     ("build-arg", "K=V", "build argument; K alone takes the value from the environment"),
     ("label", "K=V", "label of the image"),
     ("secret", "SPEC", "for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VAR"),
-    ("ssh", "SPEC", "for RUN --mount=type=ssh: default, or ID=SOCKET or KEY"),
+    ("ssh", "SPEC", "for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEY"),
     ("build-context", "NAME=SOURCE", "another context, for COPY --from=NAME"),
     ("cache-from", "REF", "take cached steps from there"),
     ("cache-to", "REF", "keep the cache there"),

@@ -24,6 +24,7 @@ pub mod session;
 pub mod solve;
 pub mod source;
 pub mod ssh;
+mod ssh_keys;
 pub mod status;
 pub mod transport;
 pub mod trouble;

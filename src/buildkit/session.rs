@@ -68,9 +68,9 @@ pub struct Session {
 
 impl Session {
     /// Makes the services. Fails with `SshUnavailable` where there is no agent.
-    pub fn new(spec: SessionSpec<'_>) -> Result<Self> {
+    pub async fn new(spec: SessionSpec<'_>) -> Result<Self> {
         let (sent, trouble, given) = (Arc::new(Sent::default()), Trouble::default(), Given::default());
-        let ssh = SshService::new(spec.ssh, trouble.clone())?;
+        let ssh = SshService::new(spec.ssh, trouble.clone()).await?;
         let services = Services {
             health: HealthServer::new(AlwaysServing),
             auth: AuthServer::new(AuthService::new(spec.credentials, given.clone(), trouble.clone())),

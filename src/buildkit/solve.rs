@@ -105,7 +105,8 @@ async fn run(transport: &dyn Transport, build: &Build<'_>, job: &Job) -> Result<
         ssh: &build.options.ssh,
         credentials: job.credentials.clone(),
         shared_key: shared_key(build.root),
-    })?;
+    })
+    .await?;
     let channel = transport.control(session.hello()).await?;
     let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let mut frontend_attrs = attrs::frontend_attrs(build.options, &contexts, filename)?;

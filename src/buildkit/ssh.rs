@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::ssh_keys::KeyAgent;
 use super::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::request::SshSpec;
@@ -33,26 +34,44 @@ const AGENT_SIGN_REQUEST: u8 = 13;
 
 /// Forwards to the build's agents.
 pub struct SshService {
-    agents: BTreeMap<String, PathBuf>,
+    agents: BTreeMap<String, Agent>,
     trouble: Trouble,
 }
 
+/// Whom a mount's requests go to.
+enum Agent {
+    /// The user's.
+    Socket(PathBuf),
+    /// One that holds key files, for this build.
+    Keys(KeyAgent),
+}
+
+impl Agent {
+    fn socket(&self) -> PathBuf {
+        match self {
+            Self::Socket(path) => path.clone(),
+            Self::Keys(agent) => agent.socket(),
+        }
+    }
+}
+
 impl SshService {
-    /// Finds the agent of each spec. Fails with `SshUnavailable` where there is none: before the build, not in the middle.
-    pub fn new(specs: &[SshSpec], trouble: Trouble) -> Result<Self> {
+    /// Finds the agent of each spec, or starts one for its keys. Fails with `SshUnavailable` where there is none: before the
+    /// build, not in the middle.
+    pub async fn new(specs: &[SshSpec], trouble: Trouble) -> Result<Self> {
         let mut agents = BTreeMap::new();
         for spec in specs {
             let id = if spec.id.is_empty() { DEFAULT_ID } else { &spec.id };
-            if agents.insert(id.to_owned(), agent_socket(id, &spec.paths)?).is_some() {
+            if agents.insert(id.to_owned(), find_agent(id, &spec.paths).await?).is_some() {
                 return Err(unavailable(id, "the id is given twice"));
             }
         }
         Ok(Self { agents, trouble })
     }
 
-    fn socket(&self, id: &str) -> Result<&PathBuf, Status> {
+    fn socket(&self, id: &str) -> Result<PathBuf, Status> {
         let id = if id.is_empty() { DEFAULT_ID } else { id };
-        self.agents.get(id).ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))
+        self.agents.get(id).map(Agent::socket).ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))
     }
 }
 
@@ -60,26 +79,33 @@ fn unavailable(id: &str, reason: impl Into<String>) -> Error {
     Error::SshUnavailable { id: id.to_owned(), reason: reason.into() }
 }
 
-fn agent_socket(id: &str, paths: &[PathBuf]) -> Result<PathBuf> {
-    let path = match paths {
-        [] => match std::env::var_os("SSH_AUTH_SOCK") {
-            Some(path) if !path.is_empty() => PathBuf::from(path),
-            _ => return Err(unavailable(id, "SSH_AUTH_SOCK is not set; start an agent, or name its socket")),
-        },
-        [path] => path.clone(),
-        _ => return Err(unavailable(id, KEYS_UNSUPPORTED)),
-    };
-    is_socket(&path)
-        .map_err(|error| unavailable(id, format!("`{}`: {error}", path.display())))?
-        .then_some(path)
-        .ok_or_else(|| unavailable(id, KEYS_UNSUPPORTED))
+async fn find_agent(id: &str, paths: &[PathBuf]) -> Result<Agent> {
+    if paths.is_empty() {
+        let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let socket =
+            socket.ok_or_else(|| unavailable(id, "SSH_AUTH_SOCK is not set; start an agent, or name a key"))?;
+        return if is_socket(id, &socket)? {
+            Ok(Agent::Socket(socket))
+        } else {
+            Err(unavailable(id, format!("SSH_AUTH_SOCK names `{}`, which is no socket", socket.display())))
+        };
+    }
+    let mut keys = Vec::new();
+    for path in paths {
+        if !is_socket(id, path)? {
+            keys.push(path.clone());
+        } else if paths.len() == 1 {
+            return Ok(Agent::Socket(path.clone()));
+        } else {
+            return Err(unavailable(id, "one agent's socket, or one or more key files; not both"));
+        }
+    }
+    KeyAgent::start(id, &keys).await.map(Agent::Keys)
 }
 
-const KEYS_UNSUPPORTED: &str =
-    "one agent socket can be forwarded, key files cannot; load the keys into an agent with `ssh-add`";
-
-fn is_socket(path: &Path) -> io::Result<bool> {
-    Ok(std::fs::metadata(path)?.file_type().is_socket())
+fn is_socket(id: &str, path: &Path) -> Result<bool> {
+    let found = std::fs::metadata(path).map_err(|error| unavailable(id, format!("`{}`: {error}", path.display())))?;
+    Ok(found.file_type().is_socket())
 }
 
 #[tonic::async_trait]
@@ -96,7 +122,7 @@ impl Ssh for SshService {
     ) -> Result<Response<Self::ForwardAgentStream>, Status> {
         let id = request.metadata().get(ID_KEY).and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
         let path = self.socket(&id)?;
-        let agent = UnixStream::connect(path).await.map_err(|error| {
+        let agent = UnixStream::connect(&path).await.map_err(|error| {
             self.trouble.report(unavailable(&id, format!("the agent at `{}`: {error}", path.display())))
         })?;
         let (sender, receiver) = mpsc::channel(4);
@@ -165,14 +191,18 @@ async fn ask(agent: &mut UnixStream, request: &[u8]) -> Result<Vec<u8>, Status> 
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_key_file_is_refused_with_advice() {
+    #[tokio::test]
+    async fn an_agent_and_keys_do_not_mix() {
         let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("id_ed25519");
+        let (key, socket) = (dir.path().join("key"), dir.path().join("agent"));
         std::fs::write(&key, "").unwrap();
-        let error = agent_socket("default", &[key]).unwrap_err();
-        assert_eq!(error.code(), "ssh-unavailable");
-        assert!(error.to_string().contains("ssh-add"), "{error}");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let found = find_agent("default", std::slice::from_ref(&socket)).await;
+        assert!(found.is_ok_and(|agent| agent.socket() == socket));
+        for paths in [vec![socket.clone(), key.clone()], vec![dir.path().join("missing")]] {
+            let error = find_agent("default", &paths).await.map(drop).unwrap_err();
+            assert_eq!(error.code(), "ssh-unavailable");
+        }
     }
 
     #[test]

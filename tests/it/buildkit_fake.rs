@@ -44,7 +44,7 @@ pub(crate) struct Served {
 
 /// Serves a session over a pipe.
 pub(crate) async fn serve(spec: SessionSpec<'_>) -> Served {
-    let session = Arc::new(Session::new(spec).unwrap());
+    let session = Arc::new(Session::new(spec).await.unwrap());
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let served = session.clone();
     let task = AbortOnDropHandle::new(tokio::spawn(async move { served.serve(Box::new(ours)).await }));

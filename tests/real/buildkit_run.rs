@@ -99,6 +99,31 @@ async fn an_agent_is_forwarded_for_reading_only() {
 }
 
 #[tokio::test]
+async fn a_key_file_signs_for_a_step_and_stays_here() {
+    let mut bed = Bed::new();
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("id_ed25519");
+    let made =
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.unwrap().success());
+    bed.options.ssh = vec![SshSpec { id: "git".into(), paths: vec![key.clone()] }];
+    // Request 11 lists keys: the answer holds the public part.
+    let dockerfile = format!(
+        "FROM PYTHON\nRUN --mount=type=ssh,id=git : {} && python3 -c 'import base64, os, socket; \
+         s = socket.socket(socket.AF_UNIX); s.connect(os.environ[\"SSH_AUTH_SOCK\"]); \
+         s.sendall(bytes([0, 0, 0, 1, 11])); answer = s.recv(999); print(answer[4:9].hex()); \
+         print(base64.b64encode(answer[13:13 + 51]).decode())'\n",
+        unique()
+    );
+    let (result, events) = bed.build(&dockerfile).await;
+    result.unwrap();
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let public = public.split(' ').nth(1).unwrap();
+    // Twelve: a list, of one key.
+    assert_eq!(output(&events), format!("0c00000001\n{public}\n"));
+}
+
+#[tokio::test]
 async fn options_reach_the_steps() {
     let mut bed = Bed::new();
     let marker = unique();

@@ -27,7 +27,8 @@ class Machine:
         self.has("python3", "3.11")
         self.has("docker", "20.10.24")
         self.has("id", "1000")
-        for name in ("cargo", "cc", "mmdebstrap", "openssl", "podman", "runc", "apt-get", "apt-cache"):
+        others = ("cargo", "cc", "mmdebstrap", "openssl", "podman", "runc", "ssh-keygen", "apt-get", "apt-cache")
+        for name in others:
             self.has(name)
 
     def has(self, name: str, prints: str = "", code: int = 0) -> None:
@@ -117,6 +118,13 @@ def test_root_installs_what_is_missing(machine: Machine) -> None:
         "apt-get update -qq",
         "apt-get install -y --no-install-recommends mmdebstrap podman",
     ]
+
+
+def test_unit_tests_take_openssh_and_no_daemon(machine: Machine) -> None:
+    machine.lacks("docker", "podman", "mmdebstrap", "ssh-keygen")
+    ended = machine.setup("unit")
+    assert ended.returncode == 1
+    assert "install -y --no-install-recommends openssh-client`" in ended.stderr
 
 
 def test_the_demo_takes_no_podman(machine: Machine) -> None:
