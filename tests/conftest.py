@@ -12,6 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
+# What a test sees does not depend on the terminal, or the lack of one, that it was started from.
+os.environ["TERM"] = "xterm-256color"
+for _variable in ("CI", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR"):
+    os.environ.pop(_variable, None)
+
 # A shell that runs the tests in the background has them ignore SIGINT, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
