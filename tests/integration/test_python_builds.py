@@ -182,9 +182,6 @@ def test_a_cancelled_task_has_stopped_its_build(busybox: str) -> None:
         return time.monotonic() - start
 
     assert asyncio.run(main()) < ANSWER_SECONDS
-    deadline = time.monotonic() + 5
-    while running(f"started {mark}") and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert ends(f"started {mark}")
 
 
