@@ -9,12 +9,9 @@ Printed and written as JSON: medians in seconds, and the ratio of the two.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import shutil
-import statistics
 import tempfile
 import time
 import uuid
@@ -22,6 +19,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import comparison
 
 DOCKERFILE = """\
 FROM {base}
@@ -115,31 +114,16 @@ def one_round(builder: Any, target: Any, address: str, base: str, files: int, ta
 
 def main() -> None:
     """Runs the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the medians here too")
-    arguments = parser.parse_args()
+    given = comparison.arguments(__doc__, files=5000)
     address, base = os.environ["COOPER_TEST_REGISTRY"], os.environ["COOPER_TEST_BUSYBOX"]
-
     target = registry(address)
-    seconds: dict[str, list[list[float]]] = {}
-    for number in range(arguments.rounds):
+    rounds: dict[str, list[dict[str, float]]] = {}
+    for number in range(given.rounds):
         for name, builder in builders().items():
             tag = f"{name.replace('_', '-')}-{number}"
-            seconds.setdefault(name, []).append(one_round(builder, target, address, base, arguments.files, tag))
-
-    medians = {
-        name: dict(zip(CASES, (statistics.median(case) for case in zip(*rounds, strict=True)), strict=True))
-        for name, rounds in seconds.items()
-    }
-    print(f"\n{arguments.files} files, push included, medians of {arguments.rounds} rounds in seconds")
-    print(f"{'':20}{'local':>10}{'cooper':>10}{'ratio':>8}")
-    for case in CASES:
-        local, cooper = medians["local"][case], medians["cooper_docker"][case]
-        print(f"{case:20}{local:10.2f}{cooper:10.2f}{local / cooper:7.1f}x")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"files": arguments.files, "seconds": medians}, indent=2) + "\n")
+            seconds = one_round(builder, target, address, base, given.files, tag)
+            rounds.setdefault(name, []).append(dict(zip(CASES, seconds, strict=True)))
+    comparison.report(f"{given.files} files", rounds["local"], rounds["cooper_docker"], given)
 
 
 if __name__ == "__main__":

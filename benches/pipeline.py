@@ -9,16 +9,15 @@ with nothing changed, and again with a requirement or a source file changed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from pathlib import Path
+
+import comparison
 
 BUILDERS = {"local": "local", "cooper": "cooper_docker"}
 
@@ -93,11 +92,7 @@ def make_stacks(root: Path, registry: str) -> None:
 
 def main() -> None:
     """Runs the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the medians here too")
-    arguments = parser.parse_args()
+    given = comparison.arguments(__doc__, files=500)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in BUILDERS}
     with tempfile.TemporaryDirectory(prefix="cooper-bench-") as folder:
         root = Path(folder, "project")
@@ -108,26 +103,15 @@ def main() -> None:
             ZENML_LOCAL_STORES_PATH=f"{folder}/stores",
             ZENML_ANALYTICS_OPT_IN="false",
         )
-        make_project(root, arguments.files)
+        make_project(root, given.files)
         make_stacks(root, os.environ["COOPER_TEST_REGISTRY"])
-        for _ in range(arguments.rounds):
+        for _ in range(given.rounds):
             for name in BUILDERS:
                 output = command(root, "python", "run.py", uuid.uuid4().hex, name)
                 line = next(line for line in output.splitlines() if line.startswith("TIMES "))
                 rounds[name].append(json.loads(line.removeprefix("TIMES ")))
 
-    cases = list(rounds["local"][0])
-    medians = {
-        name: {case: statistics.median(r[case] for r in all_) for case in cases} for name, all_ in rounds.items()
-    }
-    print(f"\nimage builds of a pipeline, push included, medians of {arguments.rounds} rounds in seconds")
-    print(f"{'':26}{'local':>10}{'cooper':>10}{'ratio':>8}")
-    for case in cases:
-        local, cooper = medians["local"][case], medians["cooper"][case]
-        print(f"{case:26}{local:10.2f}{cooper:10.2f}{local / cooper:7.1f}x")
-    if arguments.json:
-        report = {"files": arguments.files, "seconds": medians, "at": time.strftime("%Y-%m-%d")}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    comparison.report("image builds of a pipeline", rounds["local"], rounds["cooper"], given)
 
 
 if __name__ == "__main__":
