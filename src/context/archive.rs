@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, FIXED_TIME, Kind};
 use super::notice::Notice;
-use super::output::{Output, TemporaryFile};
-use super::{Context, compress, extra, tar, zip};
+use super::output::TemporaryFile;
+use super::tree::Tree;
+use super::{Context, extra, tar, zip};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::pack::{self, Codec, GZIP_LEVEL, ZSTD_LEVEL};
 use crate::request::ExtraFile;
 
 /// The kinds of archive.
@@ -61,6 +63,8 @@ pub struct PackOptions {
     pub also: Vec<ExtraFile>,
     /// How many threads read and compress; `None` is one for each processor.
     pub threads: Option<usize>,
+    /// Whether the digest of the archive is wanted. It takes longer than all the rest of a plain archive.
+    pub digest: bool,
 }
 
 /// What was packed.
@@ -74,8 +78,8 @@ pub struct Packed {
     pub bytes_in: u64,
     /// The size of the archive.
     pub bytes_out: u64,
-    /// The digest of the archive.
-    pub digest: Digest,
+    /// The digest of the archive, if it was wanted.
+    pub digest: Option<Digest>,
     /// What this kind of archive cannot hold.
     pub notices: Vec<Notice>,
 }
@@ -120,6 +124,7 @@ impl From<Format> for PackOptions {
             mtime: FIXED_TIME.unsigned_abs(),
             also: Vec::new(),
             threads: None,
+            digest: true,
         }
     }
 }
@@ -127,17 +132,20 @@ impl From<Format> for PackOptions {
 impl PackOptions {
     /// For an archive that is sent to a daemon and forgotten: permission bits as on disk, the fastest compression.
     pub fn sending(format: Format) -> Self {
-        Self { modes: Modes::Keep, level: Some(1), ..format.into() }
+        Self { modes: Modes::Keep, level: Some(1), digest: false, ..format.into() }
     }
 
-    /// The level, within what the format knows.
-    pub(super) fn level(&self) -> i32 {
+    fn codec(&self) -> Codec {
         match self.format {
-            Format::Tar => 0,
-            Format::TarGz => self.level.unwrap_or(6).clamp(1, 12),
-            Format::TarZst => self.level.unwrap_or(3).clamp(1, 22),
-            Format::Zip => self.level.unwrap_or(6).clamp(1, 9),
+            Format::Tar | Format::Zip => Codec::Plain,
+            Format::TarGz => Codec::gzip(self.level.unwrap_or(GZIP_LEVEL)),
+            Format::TarZst => Codec::zstd(self.level.unwrap_or(ZSTD_LEVEL)),
         }
+    }
+
+    /// The level of a zip file, within what the format knows.
+    pub(super) fn zip_level(&self) -> i32 {
+        self.level.unwrap_or(6).clamp(1, 9)
     }
 
     pub(super) fn mode(&self, entry: &Entry) -> u32 {
@@ -146,16 +154,7 @@ impl PackOptions {
             Modes::Portable => portable_mode(entry),
         }
     }
-
-    fn threads(&self) -> usize {
-        self.threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-            .clamp(1, MAX_THREADS)
-    }
 }
-
-/// More than these only wait for each other's turn to write.
-const MAX_THREADS: usize = 32;
 
 /// The mode that git would record.
 pub(super) const fn portable_mode(entry: &Entry) -> u32 {
@@ -170,7 +169,7 @@ pub(super) const fn portable_mode(entry: &Entry) -> u32 {
 /// What the parts of one packing share.
 pub(super) struct Job<'a> {
     pub(super) context: &'a Context,
-    pub(super) entries: &'a [Entry],
+    pub(super) tree: &'a Tree,
     pub(super) options: &'a PackOptions,
     pub(super) cancel: &'a Cancel,
     pub(super) threads: usize,
@@ -192,19 +191,18 @@ impl Context {
     pub fn pack(&self, options: impl Into<PackOptions>, out: &mut dyn Write, cancel: &Cancel) -> Result<Packed> {
         let options = options.into();
         let merged = self.with_further(&options.also)?;
-        let entries = merged.as_deref().unwrap_or(&self.entries);
-        let threads = options.threads();
-        let job = Job { context: self, entries, options: &options, cancel, threads, bytes_in: AtomicU64::new(0) };
+        let tree = merged.as_ref().unwrap_or(&self.tree);
+        let threads = pack::threads(options.threads);
+        let job = Job { context: self, tree, options: &options, cancel, threads, bytes_in: AtomicU64::new(0) };
         cancel.check()?;
         let mut notices = Vec::new();
         let (bytes_out, digest) = match options.format {
             Format::Zip => zip::write(&job, out, &mut notices)?,
-            _ => Output::with(out, |output| tar::write(&job, compress::Codec::of(&options), output))?,
+            _ => tar::write(&job, options.codec(), out)?,
         };
-        let files = entries.iter().filter(|entry| matches!(entry.kind, Kind::File { .. } | Kind::Hardlink { .. }));
         Ok(Packed {
-            files: files.count() as u64,
-            entries: entries.len() as u64,
+            files: tree.summary().files,
+            entries: tree.len() as u64,
             bytes_in: job.bytes_in.into_inner(),
             bytes_out,
             digest,
@@ -221,12 +219,12 @@ impl Context {
     }
 
     /// The entries with some more, if there are more.
-    fn with_further(&self, files: &[ExtraFile]) -> Result<Option<Vec<Entry>>> {
+    fn with_further(&self, files: &[ExtraFile]) -> Result<Option<Tree>> {
         if files.is_empty() {
             return Ok(None);
         }
-        let mut entries = extra::merge(self.entries.clone(), extra::entries(files)?)?;
-        super::entry::find_hard_links(&mut entries);
-        Ok(Some(entries))
+        let mut tree = self.tree.clone();
+        tree.insert(&extra::entries(files)?)?;
+        Ok(Some(tree))
     }
 }

@@ -1,87 +1,41 @@
-//! Where an archive goes: counted and hashed on the way, and to a file as a whole or not at all.
+//! Where an archive goes: hashed on the way if it is written in small pieces, and to a file as a whole or not at all.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, SyncSender};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
-/// Blocks that may wait for the hasher.
-const WAITING: usize = 4;
 /// How much of many small pieces is written at a time.
 const BUFFER: usize = 1 << 18;
-
-/// A writer that is counted, and hashed on a thread of its own: SHA-256 is slower than a pipe.
-pub(super) struct Output<'a> {
-    out: &'a mut dyn Write,
-    bytes: u64,
-    hasher: SyncSender<Arc<Vec<u8>>>,
-}
-
-impl<'a> Output<'a> {
-    /// Lets `work` write, and returns how many bytes it wrote and their digest.
-    pub(super) fn with(out: &'a mut dyn Write, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<(u64, Digest)> {
-        std::thread::scope(|scope| {
-            let (hasher, blocks) = mpsc::sync_channel::<Arc<Vec<u8>>>(WAITING);
-            let hash = scope.spawn(move || {
-                let mut hash = Sha256::new();
-                for block in blocks {
-                    hash.update(block.as_slice());
-                }
-                Digest::from_bytes(hash.finalize().into())
-            });
-            let mut output = Self { out, bytes: 0, hasher };
-            let done = work(&mut output).and_then(|()| output.out.flush().map_err(write_error));
-            let bytes = output.bytes;
-            // The hasher ends when nobody can send to it any more.
-            drop(output);
-            let digest = hash.join().map_err(|_| Error::internal("the hasher stopped"));
-            done?;
-            Ok((bytes, digest?))
-        })
-    }
-
-    /// Fails with `ContextWrite`.
-    pub(super) fn write(&mut self, block: Vec<u8>) -> Result<()> {
-        let block = Arc::new(block);
-        if self.hasher.send(Arc::clone(&block)).is_err() {
-            return Err(Error::internal("the hasher stopped"));
-        }
-        self.out.write_all(&block).map_err(write_error)?;
-        self.bytes += block.len() as u64;
-        Ok(())
-    }
-}
 
 pub(super) fn write_error(source: io::Error) -> Error {
     Error::ContextWrite { source }
 }
 
-/// A writer that is counted and hashed as it goes, for many small pieces.
+/// A writer that is counted, and hashed if a digest is wanted, as it goes, for many small pieces.
 pub(super) struct Hashing<'a> {
     out: io::BufWriter<&'a mut dyn Write>,
-    hash: Sha256,
+    hash: Option<Sha256>,
     bytes: u64,
     /// When set, what is written goes nowhere.
     discard: Rc<Cell<bool>>,
 }
 
 impl<'a> Hashing<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, discard: Rc<Cell<bool>>) -> Self {
-        Self { out: io::BufWriter::with_capacity(BUFFER, out), hash: Sha256::new(), bytes: 0, discard }
+    pub(super) fn new(out: &'a mut dyn Write, digest: bool, discard: Rc<Cell<bool>>) -> Self {
+        Self { out: io::BufWriter::with_capacity(BUFFER, out), hash: digest.then(Sha256::new), bytes: 0, discard }
     }
 
-    pub(super) fn finish(mut self) -> Result<(u64, Digest)> {
+    pub(super) fn finish(mut self) -> Result<(u64, Option<Digest>)> {
         self.out.flush().map_err(write_error)?;
-        Ok((self.bytes, Digest::from_bytes(self.hash.finalize().into())))
+        Ok((self.bytes, self.hash.map(|hash| Digest::from_bytes(hash.finalize().into()))))
     }
 }
 
@@ -91,7 +45,9 @@ impl Write for Hashing<'_> {
             return Ok(buffer.len());
         }
         let count = self.out.write(buffer)?;
-        self.hash.update(&buffer[..count]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buffer[..count]);
+        }
         self.bytes += count as u64;
         Ok(count)
     }

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::fs::Stat;
+use rustix::io::{Errno, pread};
 
 use super::entry::{Entry, Kind, Source};
 use super::root::Root;
@@ -42,8 +44,8 @@ impl EntryReader {
                 let size = content.len() as u64;
                 Ok(Self { content: Content::Memory(content.clone()), size, left: size })
             }
-            (Source::Disk { .. }, Some(root)) => Self::open_file(root, entry),
-            (Source::Disk { .. }, None) => Err(Error::internal("an entry on disk in a context without a root")),
+            (Source::Disk, Some(root)) => Self::open_file(root, entry),
+            (Source::Disk, None) => Err(Error::internal("an entry on disk in a context without a root")),
         }
     }
 
@@ -72,6 +74,14 @@ impl EntryReader {
     /// How many bytes there are in all.
     pub const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What the file system says of the file now; `None` for what is in memory.
+    pub(super) fn stat(&self) -> Option<Stat> {
+        match &self.content {
+            Content::Disk { file, .. } => rustix::fs::fstat(file).ok(),
+            Content::Memory(_) => None,
+        }
     }
 
     /// Reads some bytes; 0 only when `size` bytes have been read or `buffer` is empty.
@@ -110,6 +120,28 @@ impl EntryReader {
         Ok(())
     }
 
+    /// Appends `length` bytes from a place in the content to a buffer, which is not cleared for them before.
+    pub(crate) fn append_to(&self, buffer: &mut Vec<u8>, offset: u64, length: usize) -> Result<()> {
+        let Content::Disk { file, path } = &self.content else {
+            let start = buffer.len();
+            buffer.resize(start + length, 0);
+            return self.read_at(&mut buffer[start..], offset);
+        };
+        let end = buffer.len() + length;
+        buffer.reserve_exact(length);
+        while buffer.len() < end {
+            let at = offset + (length - (end - buffer.len())) as u64;
+            match pread(file, spare_capacity(buffer), at) {
+                Ok(0) => return Err(self.ended(path, at)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::ContextRead { path: path.clone(), source: errno.into() }),
+            }
+        }
+        // The buffer may have had more room than asked for, and the file more content.
+        buffer.truncate(end);
+        Ok(())
+    }
+
     fn ended(&self, path: &Path, at: u64) -> Error {
         Error::ContextChanged { path: path.to_owned(), expected: self.size, found: format!("ended after {at}") }
     }
@@ -121,6 +153,24 @@ impl EntryReader {
             Err(source) => Error::ContextWrite { source },
         }
     }
+}
+
+/// Appends all of a small file to a buffer, in one call, if it has the size that the entry has; else nothing is promised
+/// about the buffer.
+///
+/// The file's own size is not asked for: it is a call for each file, and the end of the content tells it.
+pub(super) fn append_unchanged(root: &Root, entry: &Entry, buffer: &mut Vec<u8>) -> Option<usize> {
+    let expected = usize::try_from(entry.size()).ok()?;
+    // An empty file may be a pipe by now, whose content has no end.
+    if expected == 0 {
+        return None;
+    }
+    let file = root.open_file(&entry.path).ok()?;
+    // Room for one byte more than there should be.
+    buffer.reserve_exact(expected + 1);
+    let start = buffer.len();
+    pread(&file, spare_capacity(buffer), 0).ok()?;
+    (buffer.len() - start == expected).then_some(expected)
 }
 
 impl Read for EntryReader {

@@ -4,40 +4,48 @@
 //! takes. Owners are 0:0 without names, times are all the same, and there are no sparse files: the bytes of an archive
 //! depend on the content alone.
 
+use std::io::Write;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use tar::{EntryType, Header};
 
 use super::archive::Job;
-use super::compress::Codec;
 use super::entry::{Entry, Kind};
-use super::output::Output;
-use super::pipeline;
+use super::output::write_error;
 use super::reader::EntryReader;
+use super::tree::Entries;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::pack::{BLOCK, Buffers, Codec, Output, ROOM, UNIT, pad, pipeline};
 
-/// How much of an archive one unit holds: big enough to compress well (within 1 % of a single stream), small enough to
-/// keep a few of them per thread in memory.
-const UNIT: u64 = 1 << 20;
-/// The block size of tar.
-const BLOCK: usize = 512;
 /// The longest name that fits a header; one byte less than the field, since some readers want a NUL.
 const NAME: usize = 99;
 
-/// Writes the archive of a job.
-pub(super) fn write(job: &Job<'_>, codec: Codec, output: &mut Output<'_>) -> Result<()> {
-    let plan = Plan { job, next: 0, big: None, ended: false };
+/// Writes the archive of a job; its size, and its digest if that is wanted.
+pub(super) fn write(job: &Job<'_>, codec: Codec, out: &mut dyn Write) -> Result<(u64, Option<Digest>)> {
+    let plan = Plan { job, entries: job.tree.entries().peekable(), big: None, ended: false };
+    let buffers = Buffers::new(ROOM);
     let worker = || {
-        let mut encoder = codec.encoder()?;
-        Ok(move |work: Work| encoder.encode(render(job, &work)?))
+        let (mut encoder, buffers) = (codec.encoder()?, &buffers);
+        Ok(move |work: Work| {
+            let mut unit = buffers.take();
+            render(job, &work, &mut unit)?;
+            encoder.encode(unit, buffers)
+        })
     };
-    pipeline::run(job.threads, plan, worker, |unit| output.write(unit))
+    let work = |output: &mut Output<'_, '_>| pipeline::run(job.threads, plan, worker, |unit| output.write(unit));
+    if job.options.digest {
+        Output::hashed(out, &buffers, write_error, work).map(|(bytes, digest)| (bytes, Some(digest)))
+    } else {
+        Output::counted(out, &buffers, write_error, work).map(|bytes| (bytes, None))
+    }
 }
 
 /// One unit of an archive.
 enum Work {
     /// Some entries, whole.
-    Entries(std::ops::Range<usize>),
+    Entries(Vec<Entry>),
     /// A part of a big file.
     Part { file: Arc<EntryReader>, head: Vec<u8>, offset: u64, length: u64 },
     /// What ends an archive.
@@ -47,7 +55,7 @@ enum Work {
 /// Cuts the list of entries into units. The cuts depend on names and sizes only.
 struct Plan<'a> {
     job: &'a Job<'a>,
-    next: usize,
+    entries: Peekable<Entries<'a>>,
     /// A file that is cut into several units, and how much of it is planned.
     big: Option<(Arc<EntryReader>, u64)>,
     ended: bool,
@@ -63,26 +71,27 @@ impl Iterator for Plan<'_> {
         if let Some((file, offset)) = self.big.take() {
             return Some(Ok(self.part(file, Vec::new(), offset)));
         }
-        let start = self.next;
+        let mut unit = Vec::new();
         let mut size = 0;
-        while let Some(entry) = self.job.entries.get(self.next) {
-            let more = estimate(entry);
-            if entry.size() > UNIT / 2 || (size > 0 && size + more > UNIT) {
-                break;
-            }
-            size += more;
-            self.next += 1;
+        while let Some(entry) = self.entries.next_if(|entry| is_small(entry) && size + estimate(entry) <= UNIT) {
+            size += estimate(&entry);
+            unit.push(entry);
         }
-        if start < self.next {
-            return Some(Ok(Work::Entries(start..self.next)));
+        if !unit.is_empty() {
+            return Some(Ok(Work::Entries(unit)));
         }
-        let Some(entry) = self.job.entries.get(start) else {
+        let Some(entry) = self.entries.next() else {
             self.ended = true;
             return Some(Ok(Work::End));
         };
-        self.next += 1;
-        Some(self.begin(entry))
+        // A link with a target of a megabyte would be no small entry, if there were such links.
+        Some(if is_small(&entry) { Ok(Work::Entries(vec![entry])) } else { self.begin(&entry) })
     }
+}
+
+/// Whether an entry is never cut.
+fn is_small(entry: &Entry) -> bool {
+    entry.size() <= UNIT / 2
 }
 
 impl Plan<'_> {
@@ -103,49 +112,58 @@ impl Plan<'_> {
     }
 }
 
-/// About how much room an entry takes.
+/// How much room an entry takes; one that is cut may take some more.
 fn estimate(entry: &Entry) -> u64 {
     let link = match &entry.kind {
         Kind::Symlink { target } => target.len(),
         _ => 0,
     };
     let long = [entry.path.len(), link].into_iter().filter(|length| *length > NAME);
-    BLOCK as u64 + entry.size() + long.map(|length| (2 * BLOCK + length) as u64).sum::<u64>()
+    let long: usize = long.map(|length| BLOCK + length.next_multiple_of(BLOCK)).sum();
+    (BLOCK + long) as u64 + entry.size().next_multiple_of(BLOCK as u64)
 }
 
-fn render(job: &Job<'_>, work: &Work) -> Result<Vec<u8>> {
+/// Appends what a unit holds.
+fn render(job: &Job<'_>, work: &Work, unit: &mut Vec<u8>) -> Result<()> {
     job.cancel.check()?;
     match work {
-        Work::End => Ok(vec![0; 2 * BLOCK]),
+        Work::End => unit.resize(2 * BLOCK, 0),
         Work::Part { file, head, offset, length } => {
-            let length = usize::try_from(*length).map_err(|_| Error::internal("a unit is too big"))?;
-            let mut unit = Vec::with_capacity(head.len() + length + BLOCK);
+            let count = usize::try_from(*length).map_err(|_| Error::internal("a unit is too big"))?;
             unit.extend_from_slice(head);
-            unit.resize(head.len() + length, 0);
-            file.read_at(&mut unit[head.len()..], *offset)?;
-            job.count(length as u64);
-            if offset + length as u64 == file.size() {
-                pad(&mut unit, length);
+            file.append_to(unit, *offset, count)?;
+            job.count(*length);
+            if offset + length == file.size() {
+                pad(unit, count);
             }
-            Ok(unit)
         }
-        Work::Entries(range) => {
-            let entries = &job.entries[range.clone()];
-            let size: u64 = entries.iter().map(|entry| estimate(entry) + BLOCK as u64).sum();
-            let mut unit = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        Work::Entries(entries) => {
             for entry in entries {
                 job.cancel.check()?;
-                push_entry(job, entry, &mut unit)?;
+                push_entry(job, entry, unit)?;
             }
-            Ok(unit)
         }
     }
+    Ok(())
 }
 
 fn push_entry(job: &Job<'_>, entry: &Entry, unit: &mut Vec<u8>) -> Result<()> {
     if !matches!(entry.kind, Kind::File { .. }) {
         return push_header(job, entry, 0, unit);
     }
+    let start = unit.len();
+    push_header(job, entry, entry.size(), unit)?;
+    if let Some(length) = job.context.append_unchanged(entry, unit) {
+        job.count(length as u64);
+        pad(unit, length);
+        return Ok(());
+    }
+    unit.truncate(start);
+    push_changed(job, entry, unit)
+}
+
+/// A file that has another size now, or cannot be read.
+fn push_changed(job: &Job<'_>, entry: &Entry, unit: &mut Vec<u8>) -> Result<()> {
     let file = job.context.reader(entry)?;
     if file.size() > entry.size().max(UNIT) {
         // It was small when the archive was planned; all of it at once would be too much.
@@ -154,16 +172,11 @@ fn push_entry(job: &Job<'_>, entry: &Entry, unit: &mut Vec<u8>) -> Result<()> {
         return Err(Error::ContextChanged { path, expected: entry.size(), found });
     }
     push_header(job, entry, file.size(), unit)?;
-    let (start, length) = (unit.len(), usize::try_from(file.size()).unwrap_or_default());
-    unit.resize(start + length, 0);
-    file.read_at(&mut unit[start..], 0)?;
+    let length = usize::try_from(file.size()).unwrap_or_default();
+    file.append_to(unit, 0, length)?;
     job.count(length as u64);
     pad(unit, length);
     Ok(())
-}
-
-fn pad(unit: &mut Vec<u8>, length: usize) {
-    unit.resize(unit.len() + length.next_multiple_of(BLOCK) - length, 0);
 }
 
 fn push_header(job: &Job<'_>, entry: &Entry, size: u64, unit: &mut Vec<u8>) -> Result<()> {
@@ -171,15 +184,11 @@ fn push_header(job: &Job<'_>, entry: &Entry, size: u64, unit: &mut Vec<u8>) -> R
     if entry.is_dir() {
         path.push(b'/');
     }
-    let first;
     let (kind, link): (EntryType, &[u8]) = match &entry.kind {
         Kind::File { .. } => (EntryType::Regular, b""),
         Kind::Dir => (EntryType::Directory, b""),
         Kind::Symlink { target } => (EntryType::Symlink, target),
-        Kind::Hardlink { first: index } => {
-            first = job.entries.get(*index).ok_or_else(|| Error::internal("a hard link to nothing"))?;
-            (EntryType::Link, &first.path)
-        }
+        Kind::Hardlink { first, .. } => (EntryType::Link, first),
         Kind::Fifo => (EntryType::Fifo, b""),
         Kind::CharDevice { .. } => (EntryType::Char, b""),
         Kind::BlockDevice { .. } => (EntryType::Block, b""),

@@ -5,13 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Results that may wait for their turn, per thread: enough to keep a thread busy while the slowest unit is finished.
-const AHEAD: usize = 3;
+/// Results that may wait for their turn, besides one for each thread: enough to keep threads busy while the slowest one is
+/// finished or the result is slow to go out.
+const AHEAD: usize = 8;
 
 /// Runs every item of `plan` through a worker and hands the results to `consume` in the order of the plan.
 ///
 /// `worker` is called once on each thread. The first error, of whatever part, ends everything and is returned.
-pub(super) fn run<W, R, F>(
+pub(crate) fn run<W, R, F>(
     threads: usize,
     plan: impl Iterator<Item = Result<W>> + Send,
     worker: impl Fn() -> Result<F> + Sync,
@@ -23,13 +24,15 @@ where
     F: FnMut(W) -> Result<R>,
 {
     let threads = threads.max(1);
-    let (order, ordered) = mpsc::sync_channel(threads * AHEAD);
+    let (order, ordered) = mpsc::sync_channel(threads + AHEAD);
     let queue = Mutex::new(Queue { plan, order: Some(order) });
+    // Not in the head of the loop below: a lock that is taken there is held while the loop's body runs.
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut step = worker();
-                while let Some((item, reply)) = queue.lock().unwrap_or_else(PoisonError::into_inner).next() {
+                while let Some((item, reply)) = next() {
                     let done = match &mut step {
                         Ok(step) => item.and_then(step),
                         Err(_) => Err(Error::internal("a worker could not start")),
@@ -102,7 +105,28 @@ mod tests {
         run(4, (0..200).map(Ok), worker, consume).unwrap();
         assert_eq!(seen, (0..200).map(|item| item * 2).collect::<Vec<_>>());
         let most = most.into_inner();
-        assert!(most <= 4 * AHEAD + 6, "{most} results were ahead");
+        assert!(most <= 4 + AHEAD + 6, "{most} results were ahead");
+    }
+
+    #[test]
+    fn items_are_worked_on_at_once() {
+        let (ready, waiting) = mpsc::channel();
+        let waiting = Mutex::new(waiting);
+        let step = |item: usize| {
+            if item == 1 {
+                ready.send(()).unwrap();
+                return Ok(true);
+            }
+            // The other item has to begin before this one ends.
+            Ok(waiting.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20)).is_ok())
+        };
+        let mut met = Vec::new();
+        let consume = |done| {
+            met.push(done);
+            Ok(())
+        };
+        run(2, (0..2).map(Ok), || Ok(step), consume).unwrap();
+        assert_eq!(met, [true, true]);
     }
 
     #[test]
