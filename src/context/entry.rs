@@ -1,13 +1,16 @@
 //! One entry of a context.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
+
+use super::stamp::Stamp;
+use super::tree::EntryId;
+pub use crate::mtime::{FIXED_TIME, Mtime};
+pub use crate::paths::compare_paths;
 
 /// A file, directory, link or special file of a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Entry {
     /// When it was modified.
     pub mtime: Mtime,
     pub(super) source: Source,
+    pub(super) stamp: Stamp,
+    pub(super) id: EntryId,
 }
 
 /// What an entry is.
@@ -40,8 +45,10 @@ pub enum Kind {
     },
     /// Another name of a regular file that is in the context already.
     Hardlink {
-        /// The index of the first name in [`Context::entries`](super::Context::entries); always smaller than this one's.
-        first: usize,
+        /// The path of its first name, which comes before this one.
+        first: Vec<u8>,
+        /// The size of the file in bytes.
+        size: u64,
     },
     /// A named pipe.
     Fifo,
@@ -61,34 +68,28 @@ pub enum Kind {
     },
 }
 
-/// A time, as file systems keep it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mtime {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub seconds: i64,
-    /// And nanoseconds, below 1,000,000,000.
-    pub nanoseconds: u32,
+impl Kind {
+    /// Its name in lists.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Dir => "dir",
+            Self::Symlink { .. } => "symlink",
+            Self::Hardlink { .. } => "hardlink",
+            Self::Fifo => "fifo",
+            Self::CharDevice { .. } => "char_device",
+            Self::BlockDevice { .. } => "block_device",
+        }
+    }
 }
-
-/// 2000-01-01T00:00:00Z: the time of everything that has no time of its own. 0 would do, had zip files (and therefore
-/// wheels built in a RUN) not begun in 1980.
-pub const FIXED_TIME: i64 = 946_684_800;
 
 /// Where the content is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// On disk.
-    Disk { links: Option<Links> },
+    Disk,
     /// In memory.
     Memory(Bytes),
-}
-
-/// What is known of a regular file that has several names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Links {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) size: u64,
 }
 
 impl Entry {
@@ -107,6 +108,11 @@ impl Entry {
         self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
 
+    /// For [`Context::entry`](super::Context::entry).
+    pub const fn id(&self) -> EntryId {
+        self.id
+    }
+
     /// Whether it is a directory.
     pub const fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Dir)
@@ -120,58 +126,45 @@ impl Entry {
         }
     }
 
+    /// The size of what a reader gets: that of the file, by each of its names.
+    pub const fn content_size(&self) -> u64 {
+        match self.kind {
+            Kind::File { size } | Kind::Hardlink { size, .. } => size,
+            _ => 0,
+        }
+    }
+
     /// Whether it exists in memory only: an extra file, or a directory made up for one.
     pub const fn is_extra(&self) -> bool {
         matches!(self.source, Source::Memory(_))
     }
 }
 
-/// Compares two paths in the order of a walk: depth first, siblings by their bytes, a directory before what is in it.
-pub fn compare_paths(left: &[u8], right: &[u8]) -> Ordering {
-    // No name holds a NUL byte, so the separator can take its place: it sorts before everything else.
-    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-    let same = left.iter().zip(right).take_while(|(left, right)| left == right).count();
-    left[same..].iter().map(key).cmp(right[same..].iter().map(key))
+/// Whether a path is somewhere in a directory; the root has the empty path.
+pub(super) fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    match path.strip_prefix(directory) {
+        Some(rest) => directory.is_empty() || rest.first() == Some(&b'/'),
+        None => false,
+    }
 }
 
-/// Cuts a list into batches of at most so many entries and bytes; a file that is bigger is a batch of its own.
-pub(super) fn batches(entries: &[Entry], most: usize, bytes: u64) -> impl Iterator<Item = &[Entry]> + Send {
-    let mut rest = entries;
+/// Cuts a list into batches of at most so many items and so much of what they cost; what costs more is a batch of its own.
+pub(super) fn batches<T: Send>(
+    items: impl Iterator<Item = T> + Send,
+    most: usize,
+    limit: u64,
+    cost: impl Fn(&T) -> u64 + Send,
+) -> impl Iterator<Item = Vec<T>> + Send {
+    let mut items = items.peekable();
     std::iter::from_fn(move || {
-        let mut size = 0;
-        let full = |entry: &Entry| {
-            size += entry.size();
-            size > bytes
-        };
-        let count = rest.iter().take(most).position(full).map_or(rest.len().min(most), |at| at.max(1));
-        let (batch, after) = rest.split_at(count);
-        rest = after;
-        (!batch.is_empty()).then_some(batch)
-    })
-}
-
-/// Makes hard links of all but the first name of each file that has several in the list.
-pub(super) fn find_hard_links(entries: &mut [Entry]) {
-    let mut names = HashMap::new();
-    for (index, entry) in entries.iter_mut().enumerate() {
-        if let Source::Disk { links: Some(file) } = entry.source {
-            let first = *names.entry((file.device, file.inode)).or_insert(index);
-            entry.kind = if first == index { Kind::File { size: file.size } } else { Kind::Hardlink { first } };
+        let mut batch = vec![items.next()?];
+        let mut sum = cost(&batch[0]);
+        while batch.len() < most
+            && let Some(item) = items.next_if(|item| sum + cost(item) <= limit)
+        {
+            sum += cost(&item);
+            batch.push(item);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn order_is_that_of_a_walk() {
-        let sorted: &[&[u8]] = &[b"A", b"a", b"a/b", b"a/b/c", b"a/c", b"a b", b"a!", b"a.txt", b"ab", b"b", b"\xff"];
-        let mut paths = sorted.to_vec();
-        paths.reverse();
-        paths.sort_by(|left, right| compare_paths(left, right));
-        // A space sorts before `!`, and both after `/`, whatever their codes are.
-        assert_eq!(paths, sorted);
-    }
+        Some(batch)
+    })
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::entry::{Entry, FIXED_TIME, Kind, Mtime, Source, compare_paths};
+use super::stamp::Stamp;
+use super::tree::EntryId;
 use crate::error::{Error, Result};
 use crate::request::ExtraFile;
 
@@ -38,35 +40,6 @@ pub(super) fn entries(files: &[ExtraFile]) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = found.into_values().collect();
     entries.sort_by(|left, right| compare_paths(&left.path, &right.path));
     Ok(entries)
-}
-
-/// Merges two lists in the order of a walk. An extra file replaces what is at its path, unless that is a directory; what
-/// is walked keeps its directories. Fails with `ContextPath` where one of them is a directory and the other is not.
-pub(super) fn merge(walked: Vec<Entry>, extra: Vec<Entry>) -> Result<Vec<Entry>> {
-    let mut merged = Vec::with_capacity(walked.len() + extra.len());
-    let mut walked = walked.into_iter().peekable();
-    for extra in extra {
-        while let Some(entry) = walked.next_if(|entry| compare_paths(&entry.path, &extra.path).is_lt()) {
-            merged.push(entry);
-        }
-        match walked.next_if(|entry| entry.path == extra.path) {
-            None => merged.push(extra),
-            Some(entry) => match (entry.is_dir(), extra.is_dir()) {
-                (true, true) => merged.push(entry),
-                (false, false) => merged.push(extra),
-                (true, false) => return Err(conflict(&extra, "an extra file has the name of a directory")),
-                (false, true) => {
-                    return Err(conflict(&entry, "an extra file needs a directory of that name, and it is none"));
-                }
-            },
-        }
-    }
-    merged.extend(walked);
-    Ok(merged)
-}
-
-fn conflict(entry: &Entry, reason: &str) -> Error {
-    Error::ContextPath { path: lossy(&entry.path), reason: reason.to_owned() }
 }
 
 /// Drops `.` and doubled slashes.
@@ -102,6 +75,8 @@ fn file_entry(path: Vec<u8>, file: &ExtraFile) -> Entry {
         mode: file.mode & 0o7777,
         mtime: content_time(&file.content),
         source: Source::Memory(file.content.clone()),
+        stamp: Stamp(0),
+        id: EntryId::default(),
     }
 }
 
@@ -112,6 +87,8 @@ fn directory_entry(path: &[u8]) -> Entry {
         mode: DIRECTORY_MODE,
         mtime: Mtime { seconds: FIXED_TIME, nanoseconds: 0 },
         source: Source::Memory(Bytes::new()),
+        stamp: Stamp(0),
+        id: EntryId::default(),
     }
 }
 
@@ -152,18 +129,6 @@ mod tests {
             assert_eq!(entries(&[file(path, "")]).unwrap_err().code(), "context-path", "{path:?}");
         }
         assert_eq!(entries(&[file("a", ""), file("a/b", "")]).unwrap_err().code(), "context-path");
-    }
-
-    #[test]
-    fn a_file_and_a_directory_cannot_share_a_name() {
-        let walked = entries(&[file("a/b", "")]).unwrap();
-        let error = merge(walked.clone(), entries(&[file("a", "")]).unwrap()).unwrap_err();
-        assert_eq!(error.code(), "context-path");
-        let error = merge(walked.clone(), entries(&[file("a/b/c", "")]).unwrap()).unwrap_err();
-        assert_eq!(error.code(), "context-path");
-        let merged = merge(walked, entries(&[file("a/b", "new"), file("a/a", "")]).unwrap()).unwrap();
-        assert_eq!(paths(&merged), ["a", "a/a", "a/b"]);
-        assert_eq!(merged[2].kind, Kind::File { size: 3 });
     }
 
     #[test]

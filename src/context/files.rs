@@ -1,13 +1,17 @@
 //! The two files that steer a build and need not be part of its context: the Dockerfile and the ignore file.
 
-use std::fs;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use super::extra;
 use super::ignore::Matcher;
+use super::root::Root;
 use crate::error::{Error, Result};
 use crate::request::{ContextSpec, DockerfileSpec, ExtraFile};
 
@@ -15,6 +19,8 @@ use crate::request::{ContextSpec, DockerfileSpec, ExtraFile};
 const DOCKERFILE: &str = "Dockerfile";
 /// The ignore file of a context.
 const DOCKERIGNORE: &str = ".dockerignore";
+/// What is bigger is no text that somebody wrote, and has no place in memory.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// The Dockerfile's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +43,7 @@ pub(super) struct Found {
 }
 
 /// Finds and reads the Dockerfile. Fails with `DockerfileMissing`.
-pub(super) fn dockerfile(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Result<Found> {
+pub(super) fn dockerfile(spec: &ContextSpec, root: Option<&Root>, dockerfile: &DockerfileSpec) -> Result<Found> {
     let missing = |path: &str| Error::DockerfileMissing { path: path.to_owned() };
     match dockerfile {
         DockerfileSpec::Text(text) => {
@@ -46,7 +52,9 @@ pub(super) fn dockerfile(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Res
         }
         DockerfileSpec::Path(path) => {
             let name = path.display().to_string();
-            let content = read_optional(path)
+            // Whoever names a file may name a pipe.
+            let content = optional(File::open(path))
+                .and_then(|file| file.map(read).transpose())
                 .map_err(|source| Error::ContextRead { path: path.clone(), source })?
                 .ok_or_else(|| missing(&name))?;
             let relative = spec.root.as_deref().and_then(|root| below(root, path));
@@ -57,7 +65,7 @@ pub(super) fn dockerfile(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Res
             let lower = (path == DOCKERFILE).then(|| DOCKERFILE.to_lowercase());
             let names = [Some(path.clone()), lower];
             for name in names.into_iter().flatten() {
-                if let Some(found) = in_context(spec, &name)? {
+                if let Some(found) = in_context(spec, root, &name)? {
                     return Ok(found);
                 }
             }
@@ -69,12 +77,17 @@ pub(super) fn dockerfile(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Res
 /// Finds and reads the ignore file: the one that is named, or `<Dockerfile>.dockerignore`, or `.dockerignore`.
 ///
 /// Fails with `IgnoreFile` if the one that is named cannot be read, or another one exists and cannot be read.
-pub(super) fn ignore_file(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Result<Option<Found>> {
+pub(super) fn ignore_file(
+    spec: &ContextSpec,
+    root: Option<&Root>,
+    dockerfile: &DockerfileSpec,
+) -> Result<Option<Found>> {
     if let Some(path) = &spec.ignore_file {
-        let content = fs::read(path).map_err(|source| Error::IgnoreFile { path: path.clone(), source })?;
+        let content =
+            File::open(path).and_then(read).map_err(|source| Error::IgnoreFile { path: path.clone(), source })?;
         let relative = spec.root.as_deref().and_then(|root| below(root, path));
         let name = path.display().to_string();
-        return Ok(Some(Found { name, relative, content: content.into(), extra: false }));
+        return Ok(Some(Found { name, relative, content, extra: false }));
     }
     let own = match dockerfile {
         DockerfileSpec::Text(_) => None,
@@ -82,19 +95,19 @@ pub(super) fn ignore_file(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Re
             let mut path = path.clone().into_os_string();
             path.push(DOCKERIGNORE);
             let path = PathBuf::from(path);
-            let content = read_optional(&path).map_err(|source| Error::IgnoreFile { path: path.clone(), source })?;
+            let content = read_beside(&path).map_err(|source| Error::IgnoreFile { path: path.clone(), source })?;
             let relative = spec.root.as_deref().and_then(|root| below(root, &path));
             content.map(|content| Found { name: path.display().to_string(), relative, content, extra: false })
         }
         DockerfileSpec::InContext(path) => {
             // An error should name the Dockerfile, not the file that may stand beside it.
             extra::normalize(path)?;
-            ignore_in_context(spec, &format!("{path}{DOCKERIGNORE}"))?
+            ignore_in_context(spec, root, &format!("{path}{DOCKERIGNORE}"))?
         }
     };
     match own {
         Some(found) => Ok(Some(found)),
-        None => ignore_in_context(spec, DOCKERIGNORE),
+        None => ignore_in_context(spec, root, DOCKERIGNORE),
     }
 }
 
@@ -115,47 +128,70 @@ pub(super) fn omitted(spec: &ContextSpec, ignore: Option<&Found>) -> Vec<Vec<u8>
     std::iter::once(DOCKERIGNORE.as_bytes().to_vec()).chain(used).collect()
 }
 
-fn ignore_in_context(spec: &ContextSpec, path: &str) -> Result<Option<Found>> {
-    in_context(spec, path).map_err(|error| match error {
+fn ignore_in_context(spec: &ContextSpec, root: Option<&Root>, path: &str) -> Result<Option<Found>> {
+    in_context(spec, root, path).map_err(|error| match error {
         Error::ContextRead { path, source } => Error::IgnoreFile { path, source },
         error => error,
     })
 }
 
 /// Looks a path up among the extra files, then below the root, whether it is excluded or not.
-fn in_context(spec: &ContextSpec, path: &str) -> Result<Option<Found>> {
+fn in_context(spec: &ContextSpec, root: Option<&Root>, path: &str) -> Result<Option<Found>> {
     let relative = extra::normalize(path)?;
     let same = |file: &&ExtraFile| extra::normalize(&file.path).is_ok_and(|path| path == relative);
     if let Some(file) = spec.extra_files.iter().rev().find(same) {
         let content = file.content.clone();
         return Ok(Some(Found { name: path.to_owned(), relative: Some(relative), content, extra: true }));
     }
-    let Some(root) = &spec.root else { return Ok(None) };
-    let full = root.join(path);
+    let Some(root) = root else { return Ok(None) };
+    let full = root.path.join(path);
     let read_error = |source| Error::ContextRead { path: full.clone(), source };
-    let Some(content) = read_optional(&full).map_err(read_error)? else { return Ok(None) };
-    // It may be a link, but not one that leads out.
-    let resolved = full.canonicalize().map_err(read_error)?;
-    if !resolved.starts_with(root.canonicalize().map_err(read_error)?) {
+    let Some(resolved) = optional(full.canonicalize()).map_err(read_error)? else { return Ok(None) };
+    // It may be a link, but not one that leads out. What is opened is where it leads, in a way that follows no link, so
+    // that nothing that changes in the meantime leads out either.
+    let Ok(target) = resolved.strip_prefix(root.path.canonicalize().map_err(read_error)?) else {
         let reason = "it is a link that leads out of the context".to_owned();
         return Err(Error::ContextPath { path: path.to_owned(), reason });
-    }
+    };
+    let opened = root.open_file(target.as_os_str().as_bytes());
+    let Some(file) = optional(opened).map_err(read_error)? else { return Ok(None) };
+    let content = read_regular(file).map_err(read_error)?;
     Ok(Some(Found { name: path.to_owned(), relative: Some(relative), content, extra: false }))
 }
 
+/// A file that nobody named: there may be none, and what is no file does not count as a text to wait for.
+fn read_beside(path: &Path) -> io::Result<Option<Bytes>> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    optional(opened)?.map(read_regular).transpose()
+}
+
 /// `None` where there is no such file.
-fn read_optional(path: &Path) -> io::Result<Option<Bytes>> {
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content.into())),
+fn optional<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+fn read_regular(file: File) -> io::Result<Bytes> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    read(file)
+}
+
+fn read(file: File) -> io::Result<Bytes> {
+    let mut content = Vec::new();
+    if file.take(MAX_BYTES + 1).read_to_end(&mut content)? as u64 > MAX_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(content.into())
+}
+
 /// The path relative to the root, if it is below it. The file itself may be a link.
 fn below(root: &Path, path: &Path) -> Option<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt as _;
-
     let parent = match path.parent()? {
         parent if parent.as_os_str().is_empty() => Path::new("."),
         parent => parent,

@@ -7,21 +7,24 @@
 //! All of this blocks and knows nothing of tokio: asynchronous callers use `spawn_blocking`.
 
 mod archive;
-mod compress;
 mod digest;
 mod entry;
 mod extra;
 mod files;
 pub mod ignore;
+mod index;
+mod list;
+mod listing;
 mod notice;
 mod output;
-mod pipeline;
 mod reader;
 mod report;
 mod root;
-mod secrets;
+mod stamp;
 mod tar;
+mod tree;
 mod walk;
+mod why;
 mod zip;
 
 use std::path::PathBuf;
@@ -33,13 +36,38 @@ use crate::error::Result;
 use crate::request::{ContextSpec, DockerfileSpec};
 
 pub use archive::{Format, Modes, PackOptions, Packed};
+pub use digest::ContextDigest;
 pub use entry::{Entry, FIXED_TIME, Kind, Mtime, compare_paths};
 pub use files::DockerfileText;
+pub use index::Index;
+pub use list::Style;
 pub use notice::Notice;
 pub use reader::EntryReader;
-pub use report::{Report, Size, Warning};
+pub use report::{Category, Found, Node, Overview, Removed, Report, Size, SuggestedLine, Suggestion, Warning};
+pub use tree::{Entries, EntryId};
+pub use why::{Contents, PatternMatch, Reason, Why};
 
+use ignore::Matcher;
 use root::Root;
+use tree::Tree;
+
+/// The Dockerfile of a build whose context is not opened. Whether it is part of that context is not looked at.
+///
+/// Fails with `ContextRoot`, `DockerfileMissing`, or `ContextRead` if it cannot be read.
+pub fn read_dockerfile(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Result<DockerfileText> {
+    let root = spec.root.as_deref().map(Root::open).transpose()?;
+    let found = files::dockerfile(spec, root.as_ref(), dockerfile)?;
+    Ok(DockerfileText { name: found.name, text: found.content, path_in_context: None })
+}
+
+/// The patterns of the ignore file of a build whose context is not opened; none where there is no ignore file.
+///
+/// Fails with `ContextRoot`, `IgnoreFile`, `IgnorePattern` or `ContextPath`.
+pub fn ignore_patterns(spec: &ContextSpec, dockerfile: &DockerfileSpec) -> Result<ignore::Matcher> {
+    let root = spec.root.as_deref().map(Root::open).transpose()?;
+    let ignore_file = files::ignore_file(spec, root.as_ref(), dockerfile)?;
+    files::matcher(spec, ignore_file.as_ref())
+}
 
 /// What goes into one build, as it was when it was opened.
 #[derive(Debug)]
@@ -47,7 +75,7 @@ pub struct Context {
     spec: ContextSpec,
     dockerfile: DockerfileSpec,
     root: Option<Root>,
-    entries: Vec<Entry>,
+    tree: Tree,
     summary: Summary,
     notices: Vec<Notice>,
     ignore: IgnoreUse,
@@ -59,6 +87,9 @@ struct IgnoreUse {
     /// Its name, if there is one.
     file: Option<String>,
     patterns: Vec<PatternUse>,
+    matcher: Matcher,
+    /// Paths that are left out besides.
+    omit: Vec<Vec<u8>>,
 }
 
 /// One pattern of the ignore file, and what it did.
@@ -100,15 +131,15 @@ impl Context {
         cancel.check()?;
         let extra = extra::entries(&spec.extra_files)?;
         let root = spec.root.as_deref().map(Root::open).transpose()?;
-        let ignore_file = files::ignore_file(spec, dockerfile)?;
+        let ignore_file = files::ignore_file(spec, root.as_ref(), dockerfile)?;
         let matcher = files::matcher(spec, ignore_file.as_ref())?;
         let omit = files::omitted(spec, ignore_file.as_ref());
         let walked = match &root {
             Some(root) => walk::walk(root, &matcher, &omit, cancel)?,
             None => walk::Walked { excluded_by: vec![0; matcher.len()], ..walk::Walked::default() },
         };
-        let mut entries = extra::merge(walked.entries, extra)?;
-        entry::find_hard_links(&mut entries);
+        let mut tree = walked.tree;
+        tree.insert(&extra)?;
         let patterns = matcher.patterns().zip(&walked.excluded_by);
         let used = |((pattern, line), excluded): ((Vec<u8>, &ignore::Line), &u64)| PatternUse {
             line: line.number,
@@ -120,24 +151,47 @@ impl Context {
             spec: spec.clone(),
             dockerfile: dockerfile.clone(),
             root,
-            summary: Summary { excluded: walked.excluded, ..Summary::of(&entries) },
-            entries,
+            summary: Summary { excluded: walked.excluded, ..tree.summary() },
+            tree,
             notices: walked.notices,
-            ignore: IgnoreUse { file: ignore_file.map(|file| file.name), patterns },
+            ignore: IgnoreUse { file: ignore_file.map(|file| file.name), patterns, matcher, omit },
         })
     }
 
     /// What is in the context, depth first, siblings by the bytes of their names, each directory before what is in it.
     ///
-    /// This is the order that a `BuildKit` session wants. The root itself is not listed.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// This is the order that a `BuildKit` session wants. The root itself is not listed. An entry is made when it is
+    /// asked for: a list of them takes several times the room that the context does.
+    pub fn entries(&self) -> Entries<'_> {
+        self.tree.entries()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Whether there is nothing in the context.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The entry at a path, if there is one.
-    pub fn find(&self, path: &[u8]) -> Option<&Entry> {
-        let index = self.entries.binary_search_by(|entry| compare_paths(&entry.path, path)).ok()?;
-        self.entries.get(index)
+    pub fn find(&self, path: &[u8]) -> Option<Entry> {
+        self.tree.find(path)
+    }
+
+    /// What is in a directory, by the bytes of the names; nothing for what is no directory. The root has the empty path.
+    pub fn children(&self, directory: &[u8]) -> Vec<Entry> {
+        self.tree.children(directory)
+    }
+
+    /// An entry again, by the [`Entry::id`] that it has in this context.
+    ///
+    /// # Panics
+    /// If no entry of this context has that id.
+    pub fn entry(&self, id: EntryId) -> Entry {
+        self.tree.entry(id)
     }
 
     /// The content of a regular file or of a hard link. Fails with `ContextChanged` and `ContextRead`.
@@ -145,17 +199,23 @@ impl Context {
         EntryReader::open(self.root.as_ref(), entry)
     }
 
+    /// Appends the content of a small file if it is what it was when the context was opened; its length.
+    pub(crate) fn append_unchanged(&self, entry: &Entry, buffer: &mut Vec<u8>) -> Option<usize> {
+        let root = self.root.as_ref().filter(|_| !entry.is_extra())?;
+        reader::append_unchanged(root, entry, buffer)
+    }
+
     /// Where an entry is on this machine, for messages.
-    fn full_path(&self, entry: &Entry) -> PathBuf {
+    pub(crate) fn full_path(&self, entry: &Entry) -> PathBuf {
         self.root.as_ref().map_or_else(|| entry.as_path().to_owned(), |root| root.join(&entry.path))
     }
 
     /// The Dockerfile, read now. Excluding it from the context does not matter. Fails with `DockerfileMissing`.
     pub fn dockerfile(&self) -> Result<DockerfileText> {
-        let found = files::dockerfile(&self.spec, &self.dockerfile)?;
+        let found = files::dockerfile(&self.spec, self.root.as_ref(), &self.dockerfile)?;
         let entry = found.relative.as_deref().and_then(|path| self.find(path));
         let entry = entry.filter(|entry| entry.is_extra() == found.extra);
-        let path_in_context = entry.and_then(|entry| String::from_utf8(entry.path.clone()).ok());
+        let path_in_context = entry.and_then(|entry| String::from_utf8(entry.path).ok());
         Ok(DockerfileText { name: found.name, text: found.content, path_in_context })
     }
 
@@ -177,24 +237,5 @@ impl Context {
     /// Its patterns, and what each of them did.
     pub fn patterns(&self) -> &[PatternUse] {
         &self.ignore.patterns
-    }
-}
-
-impl Summary {
-    fn of(entries: &[Entry]) -> Self {
-        let mut summary = Self::default();
-        for entry in entries {
-            summary.bytes += entry.size();
-            match entry.kind {
-                Kind::File { .. } | Kind::Hardlink { .. } => summary.files += 1,
-                Kind::Dir => summary.dirs += 1,
-                Kind::Symlink { .. } => summary.symlinks += 1,
-                Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => summary.special += 1,
-            }
-            if entry.is_extra() && !entry.is_dir() {
-                summary.extra_files += 1;
-            }
-        }
-        summary
     }
 }

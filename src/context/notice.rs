@@ -21,6 +21,15 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The path that it is about.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::SocketSkipped { path } | Self::SpecialSkipped { path } => path,
+        }
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@
 //!   which Moby forgets to escape.
 //! - `**x` matches every path that ends with `x` (`wxyx` too); `x/**` every path below `x`.
 
+mod explain;
 mod gopath;
 mod goregex;
 mod pattern;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Location, Result};
 use pattern::{Bad, Path, Pattern};
+
+pub use explain::{Explanation, Step};
 
 /// Lines of this many bytes or more are refused, by Moby too (the buffer of Go's `bufio.Scanner`).
 pub const MAX_LINE: usize = 64 << 10;
@@ -42,6 +45,8 @@ pub struct Line {
     pub number: usize,
     /// The line as it is in the file, without its end.
     pub source: Vec<u8>,
+    /// It stands in no file: a caller appended it.
+    pub appended: bool,
 }
 
 /// Which patterns matched a directory: what [`Matcher::matches`] needs for the entries in it.
@@ -65,7 +70,7 @@ impl Matcher {
         let mut matcher = Self { file: file.into(), plain_exceptions: true, ..Self::default() };
         let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
         for (number, line) in (1..).zip(content.split(|byte| *byte == b'\n')) {
-            matcher.add_line(number, line.strip_suffix(b"\r").unwrap_or(line))?;
+            matcher.add_line(number, line.strip_suffix(b"\r").unwrap_or(line), false)?;
         }
         Ok(matcher)
     }
@@ -74,7 +79,7 @@ impl Matcher {
     pub fn append<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
         let last = self.lines.last().map_or(0, |line| line.number);
         for (number, line) in (last + 1..).zip(lines) {
-            self.add_line(number, line)?;
+            self.add_line(number, line, true)?;
         }
         Ok(())
     }
@@ -86,14 +91,14 @@ impl Matcher {
     pub fn from_patterns<'a>(name: &str, patterns: impl IntoIterator<Item = &'a [u8]>) -> Result<Self> {
         let mut matcher = Self { file: name.into(), plain_exceptions: true, ..Self::default() };
         for (number, pattern) in (1..).zip(patterns) {
-            matcher.add(pattern, Line { number, source: pattern.to_vec() })?;
+            matcher.add(pattern, Line { number, source: pattern.to_vec(), appended: false })?;
         }
         Ok(matcher)
     }
 
     /// One line, by the rules of `ignorefile.ReadAll`.
-    fn add_line(&mut self, number: usize, source: &[u8]) -> Result<()> {
-        let line = Line { number, source: source.to_vec() };
+    fn add_line(&mut self, number: usize, source: &[u8], appended: bool) -> Result<()> {
+        let line = Line { number, source: source.to_vec(), appended };
         if source.len() >= MAX_LINE {
             return Err(self.error(&line, "the line is longer than 64 KiB"));
         }
