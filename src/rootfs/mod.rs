@@ -1,0 +1,21 @@
+//! The file systems of images, as far as their layers tell them: nothing is unpacked.
+//!
+//! A [`LayerIndex`] is what one layer says, a [`View`] is what a stack of them makes. Contents are taken out of layers when
+//! they are needed ([`extract`]). Everything blocks: callers know.
+
+mod decompress;
+mod extract;
+mod hashing;
+mod index;
+mod node;
+mod scan;
+mod spool;
+mod tar;
+mod view;
+
+pub use decompress::decompress;
+pub use extract::{Extracted, Wanted, extract};
+pub use index::{IndexEntry, LayerIndex};
+pub use node::{Node, NodeKind, Xattrs};
+pub use spool::Spool;
+pub use view::{Found, View};
