@@ -1,7 +1,11 @@
 //! Byte streams: what a daemon or a registry is reached over.
 
+mod connect;
+pub mod proxy;
 pub mod ssh;
 pub mod tls;
+
+pub use connect::{Connector, Hop};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

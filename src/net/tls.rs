@@ -39,6 +39,15 @@ pub struct TlsFiles {
 impl TlsFiles {
     /// The files as rustls wants them. The error is a sentence that names the file.
     pub fn client_config(&self, environment: &Environment) -> Result<Arc<ClientConfig>, String> {
+        self.client_config_with(environment, &[])
+    }
+
+    /// The same, and the authorities in these files are trusted besides.
+    pub fn client_config_with(
+        &self,
+        environment: &Environment,
+        besides: &[PathBuf],
+    ) -> Result<Arc<ClientConfig>, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -47,8 +56,17 @@ impl TlsFiles {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnything(provider)))
         } else {
             let roots = match &self.ca {
-                Some(path) => roots_of(slice::from_ref(path))?,
-                None => system_roots(environment)?,
+                Some(path) => roots_of(slice::from_ref(path)),
+                None => system_roots(environment),
+            };
+            let roots = match (roots, besides) {
+                (roots, []) => roots?,
+                // A machine without a bundle may still trust the registries that it has certificates of.
+                (Err(_), besides) => roots_of(besides)?,
+                (Ok(mut roots), besides) => {
+                    roots.roots.extend(roots_of(besides)?.roots);
+                    roots
+                }
             };
             builder.with_root_certificates(roots)
         };

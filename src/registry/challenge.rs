@@ -13,6 +13,8 @@ pub(super) enum Challenge {
         realm: String,
         /// What the token is for, as the registry calls itself.
         service: Option<String>,
+        /// What a token has to allow, separated by spaces.
+        scope: Option<String>,
     },
 }
 
@@ -27,7 +29,11 @@ impl Challenge {
             return None;
         }
         let mut parameters = parameters(rest);
-        Some(Self::Bearer { realm: parameters.remove("realm")?, service: parameters.remove("service") })
+        Some(Self::Bearer {
+            realm: parameters.remove("realm")?,
+            service: parameters.remove("service"),
+            scope: parameters.remove("scope"),
+        })
     }
 }
 
@@ -70,13 +76,30 @@ mod tests {
         let expected = Challenge::Bearer {
             realm: "https://auth.docker.io/token".into(),
             service: Some("registry.docker.io".into()),
+            scope: None,
         };
         assert_eq!(Challenge::parse(hub), Some(expected));
         assert_eq!(Challenge::parse("Basic realm=\"Registry Realm\""), Some(Challenge::Basic));
-        let commas = r#"bearer service=x, realm="https://a/?q=\"1,2\"""#;
-        let expected = Challenge::Bearer { realm: "https://a/?q=\"1,2\"".into(), service: Some("x".into()) };
+        let commas = r#"bearer service=x, realm="https://a/?q=\"1,2\"",scope="repository:a:pull,push""#;
+        let expected = Challenge::Bearer {
+            realm: "https://a/?q=\"1,2\"".into(),
+            service: Some("x".into()),
+            scope: Some("repository:a:pull,push".into()),
+        };
         assert_eq!(Challenge::parse(commas), Some(expected));
         assert_eq!(Challenge::parse("Negotiate"), None);
         assert_eq!(Challenge::parse("Bearer service=x"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn quoted_values_come_back(realm in "\\PC{1,40}", scope in "[ -~]{0,40}", junk in ".*") {
+            let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let header = format!("Bearer scope=\"{}\" , realm=\"{}\",{junk}", quoted(&scope), quoted(&realm));
+            let found = Challenge::parse(&header);
+            let Some(Challenge::Bearer { realm: r, scope: s, .. }) = found else { panic!("{found:?} of {header}") };
+            // What follows may name them again.
+            proptest::prop_assert!(junk.contains('=') || (r == realm && s == Some(scope)));
+        }
     }
 }
