@@ -1,11 +1,11 @@
 //! Which builder of a daemon: `BuildKit` where it is there and can do what was asked for, else the classic one.
 
-use super::daemon::{Daemon, Product};
 use super::modern;
 use crate::buildkit::attrs::{self, BuildkitVersion};
+use crate::daemon::{Daemon, Product};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::request::{BuildOptions, BuilderChoice};
+use crate::request::{BuildOptions, BuilderChoice, CacheSpec};
 
 /// The builders of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,8 @@ fn only_buildkit(options: &BuildOptions) -> Option<&'static str> {
         ("secrets", !options.secrets.is_empty()),
         ("ssh", !options.ssh.is_empty()),
         ("cache_to", !options.cache_to.is_empty()),
-        ("cache_from", options.cache_from.iter().any(|source| source.contains('='))),
+        ("cache_from", options.cache_from.iter().any(|cache| !matches!(cache, CacheSpec::Image(_)))),
+        ("no_cache_filter", !options.no_cache_filter.is_empty()),
         ("build_contexts", !options.build_contexts.is_empty()),
         ("source_date_epoch", options.source_date_epoch.is_some()),
     ];
@@ -150,7 +151,9 @@ mod tests {
 
     #[test]
     fn what_no_builder_can_do_is_an_error() {
-        let modern = BuildOptions { cache_to: vec!["type=inline".into()], ..BuildOptions::default() };
+        let modern =
+            BuildOptions { cache_to: vec![CacheSpec::Other("inline".into(), [].into())], ..BuildOptions::default() };
+        let stages = BuildOptions { no_cache_filter: vec!["a".into()], ..BuildOptions::default() };
         let both = BuildOptions { memory: Some(1 << 30), ..modern.clone() };
         let cases = [
             (BuilderChoice::Auto, &both, &DOCKER_27),
@@ -158,6 +161,7 @@ mod tests {
             (BuilderChoice::Classic, &modern, &DOCKER_27),
             (BuilderChoice::Buildkit, &both, &DOCKER_27),
             (BuilderChoice::Buildkit, &modern, &PODMAN),
+            (BuilderChoice::Classic, &stages, &DOCKER_27),
         ];
         for (choice, options, daemon) in cases {
             assert_eq!(pick(choice, options, daemon).unwrap_err().code(), "unsupported", "{choice:?}");

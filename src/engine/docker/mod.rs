@@ -1,19 +1,13 @@
 //! Docker and Podman, over their API.
 
-pub mod address;
 mod auth;
-mod build_args;
 mod choose;
 mod classic;
-mod client;
-pub mod daemon;
-pub mod dial;
 pub mod doctor;
-pub mod endpoint;
 mod instructions;
-mod messages;
 mod modern;
 mod push;
+mod refuse;
 mod tags;
 mod trouble;
 
@@ -25,13 +19,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use self::choose::{Abilities, Builder, choose};
-use self::daemon::{Daemon, find};
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::context::{Context, DockerfileText};
+use crate::daemon::{Daemon, find};
 use crate::digest::Digest;
-use crate::engine::{Engine, EngineInfo};
+use crate::engine::opened::Opened;
+use crate::engine::{Engine, EngineInfo, build_args};
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::outcome::{Outcome, StepOutcome, Totals};
 use crate::registry::credentials::{Chain, DockerConfig};
@@ -98,28 +93,20 @@ impl DockerEngine {
         Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
     }
 
-    async fn open(&self, request: &BuildRequest, job: &Job) -> Result<(Arc<Context>, DockerfileText, f64)> {
-        let started = Instant::now();
-        let (spec, dockerfile, cancel) = (request.context.clone(), request.dockerfile.clone(), job.cancel.clone());
-        blocking(move || {
-            let context = Context::open(&spec, &dockerfile, &cancel)?;
-            let file = context.dockerfile()?;
-            Ok((Arc::new(context), file, started.elapsed().as_secs_f64()))
-        })
-        .await
-    }
-
     /// Everything up to an image without a name.
     async fn image(&self, request: &BuildRequest, job: &Job) -> Result<Made> {
         request.validate()?;
+        refuse::check(request)?;
         // Neither waits for the other.
-        let (daemon, (context, file, context_seconds)) = tokio::try_join!(self.daemon(), self.open(request, job))?;
+        let (daemon, opened) = tokio::try_join!(self.daemon(), Opened::of(request, job))?;
         let build_args = build_args::complete(&request.options.build_args, &daemon.api.endpoint(), &self.environment);
         let options = BuildOptions { build_args, ..request.options.clone() };
-        let dockerfile = Dockerfile::parse(&file.name, &file.text);
+        let dockerfile = Dockerfile::parse(&opened.file.name, &opened.file.text);
         let abilities = Abilities::of(&daemon, dockerfile.has_syntax());
         let chosen = choose(self.spec.builder, &options, &abilities, &self.environment)?;
-        announce(&daemon, &chosen, request, &context, context_seconds, job).await;
+        announce(&daemon, &chosen, job).await;
+        opened.announce(job).await;
+        let Opened { context, file, seconds: context_seconds, .. } = opened;
         let root = request.context.root.as_deref();
         let plan = Plan { options: &options, root, context: Arc::clone(&context), file, dockerfile };
         let built = match chosen.builder {
@@ -162,7 +149,7 @@ impl DockerEngine {
 #[async_trait]
 impl Engine for DockerEngine {
     async fn check(&self, job: &Job) -> Result<EngineInfo> {
-        job.cancel.guard(self.daemon()).await.map(|daemon| daemon.info())
+        job.cancel.guard(self.daemon()).await.map(|daemon| info(&daemon))
     }
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
@@ -178,15 +165,21 @@ impl Engine for DockerEngine {
     }
 }
 
-async fn announce(
-    daemon: &Daemon,
-    chosen: &choose::Chosen,
-    request: &BuildRequest,
-    context: &Context,
-    seconds: f64,
-    job: &Job,
-) {
-    let info = daemon.info();
+/// What a daemon is, as an engine.
+fn info(daemon: &Daemon) -> EngineInfo {
+    EngineInfo {
+        engine: "docker".into(),
+        product: daemon.product.name().into(),
+        version: daemon.version.clone(),
+        endpoint: daemon.api.endpoint(),
+        buildkit: daemon.buildkit,
+        platform: daemon.platform.clone(),
+    }
+}
+
+/// Says what builds.
+async fn announce(daemon: &Daemon, chosen: &choose::Chosen, job: &Job) {
+    let info = info(daemon);
     let builder = chosen.builder.name().to_owned();
     job.events
         .send(Event::Engine {
@@ -199,20 +192,6 @@ async fn announce(
         .await;
     if chosen.surprising {
         job.events.send(Event::Notice { message: format!("the classic builder is used: {}", chosen.reason) }).await;
-    }
-    let summary = context.summary();
-    job.events
-        .send(Event::Context {
-            root: request.context.root.as_ref().map(|root| root.display().to_string()),
-            files: summary.files,
-            bytes: summary.bytes,
-            excluded: summary.excluded,
-            extra_files: summary.extra_files,
-            seconds,
-        })
-        .await;
-    for notice in context.notices() {
-        job.events.send(Event::Notice { message: notice.to_string() }).await;
     }
 }
 
@@ -232,11 +211,6 @@ fn outcome(request: &BuildRequest, built: Built, builder: Builder, digest: Optio
         steps: built.steps,
         totals,
     }
-}
-
-/// Runs blocking work; a panic in it is a defect.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::internal(error.to_string()))?
 }
 
 /// Whether a host, with or without a port, is this machine.

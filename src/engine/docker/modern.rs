@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bollard::ClientVersion;
 
 use super::auth::Lenient;
-use super::daemon::Daemon;
-use super::dial::Dialer;
 use super::{Built, Plan};
 use crate::buildkit::attrs::BuildkitVersion;
 use crate::buildkit::{self, Build, Dial, Exporter, Hijack};
+use crate::daemon::Daemon;
+use crate::daemon::dial::Dialer;
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
 use crate::request::{Credentials, Job};

@@ -9,9 +9,9 @@ use regex::Regex;
 
 use super::auth::registry_auth;
 use super::classic::query::Query;
-use super::daemon::{Daemon, Product};
-use super::messages::{Message, Messages};
 use super::{is_loopback, tags, trouble};
+use crate::daemon::messages::{Message, Messages};
+use crate::daemon::{Daemon, Product};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -86,7 +86,7 @@ async fn attempt(
         .request(Method::POST, &format!("/images/{}/push?{}", tag.name(), query.0))
         .header("X-Registry-Auth", registry_auth(tag.registry(), credential))
         .header(http::header::CONTENT_LENGTH, "0")
-        .body(super::client::empty())
+        .body(crate::daemon::client::empty())
         .map_err(|error| Error::internal(error.to_string()))?;
     let had_credentials = credential.is_some();
     let opened = tokio::time::timeout(silence, daemon.api.open(request, &action)).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 
-use super::client::Api;
+use crate::daemon::client::Api;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::request::Job;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::context::{Context, Format, PackOptions};
-use crate::engine::docker::daemon::Product;
-use crate::engine::docker::{Plan, blocking};
+use crate::daemon::Product;
+use crate::engine::blocking;
+use crate::engine::docker::Plan;
 use crate::error::{Error, Result};
 use crate::request::ExtraFile;
 
@@ -72,7 +73,7 @@ fn also(context: &Context, dockerfile: Option<&Bytes>, product: Product) -> Resu
 fn text_of(context: &Context, path: &str) -> Result<Option<String>> {
     let Some(entry) = context.find(path.as_bytes()) else { return Ok(None) };
     let mut bytes = Vec::new();
-    let read = context.reader(entry)?.read_to_end(&mut bytes);
+    let read = context.reader(&entry)?.read_to_end(&mut bytes);
     read.map_err(|source| Error::ContextRead { path: path.into(), source })?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }

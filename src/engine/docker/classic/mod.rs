@@ -15,16 +15,17 @@ use http::header::CONTENT_TYPE;
 
 use self::steps::Steps;
 use super::auth::{Lenient, registry_config};
-use super::daemon::{Daemon, Product};
 use super::instructions;
-use super::messages::{Message, Messages};
 use super::{Built, Plan};
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::context::Format;
-use crate::engine::docker::address::Address;
+use crate::daemon::address::Address;
+use crate::daemon::messages::{Message, Messages};
+use crate::daemon::{Daemon, Product};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::request::{Credentials, Job};
+use crate::reference::Reference;
+use crate::request::{CacheSpec, Credentials, Job};
 
 /// What the daemon is doing, in errors.
 const ACTION: &str = "the build";
@@ -83,7 +84,7 @@ async fn pull_credentials(daemon: &Daemon, plan: &Plan<'_>, credentials: &Lenien
     let mut images = instructions::base_images(&plan.dockerfile, &options.build_args);
     if daemon.product == Product::Podman {
         // Docker's classic builder looks for these among its own images only.
-        images.extend(options.cache_from.iter().filter_map(|name| name.parse().ok()));
+        images.extend(options.cache_from.iter().filter_map(image));
     }
     let mut found = BTreeMap::new();
     for image in images {
@@ -96,6 +97,11 @@ async fn pull_credentials(daemon: &Daemon, plan: &Plan<'_>, credentials: &Lenien
         }
     }
     Ok((!found.is_empty()).then(|| registry_config(&found)))
+}
+
+/// The image that a cache is; the classic builder has no other caches.
+fn image(cache: &CacheSpec) -> Option<Reference> {
+    if let CacheSpec::Image(reference) = cache { Some(reference.clone()) } else { None }
 }
 
 /// A build that runs.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::engine::docker::daemon::Product;
+use crate::daemon::Product;
 use crate::error::{Error, Result};
 use crate::request::BuildOptions;
 
@@ -45,7 +45,8 @@ pub(super) fn query(
         query.add("labels", &json!(options.labels).to_string());
     }
     if !options.cache_from.is_empty() {
-        query.add("cachefrom", &json!(options.cache_from).to_string());
+        let names: Vec<String> = options.cache_from.iter().map(ToString::to_string).collect();
+        query.add("cachefrom", &json!(names).to_string());
     }
     if !options.ulimits.is_empty() {
         let limits: Vec<_> = options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?;

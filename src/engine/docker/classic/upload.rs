@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::cancel::Cancel;
 use crate::context::{Context, PackOptions, Packed};
-use crate::engine::docker::client::{Body, boxed};
+use crate::daemon::client::{Body, boxed};
 use crate::error::{Error, Result};
 
 /// What goes into the pipe at once: large enough that a channel costs nothing.

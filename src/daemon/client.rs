@@ -27,7 +27,7 @@ use crate::net::BoxedStream;
 use crate::net::tls::is_tls_error;
 
 /// The body of a request.
-pub(super) type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 /// A daemon's answer to a small call takes milliseconds, or seconds where disks are slow.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// An error's text is a line or a paragraph; more than this is no error text.
@@ -35,19 +35,19 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 
 /// A daemon as something to call.
 #[derive(Clone)]
-pub(super) struct Api {
+pub(crate) struct Api {
     dialer: Dialer,
     pool: Client<Connector, Body>,
     /// `/v1.41`, or empty before the version is known.
     prefix: String,
     /// The typed client, for calls that need no stream.
-    pub(super) docker: Docker,
+    pub(crate) docker: Docker,
 }
 
 /// A response whose connection closes when this is dropped.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     /// Status, headers and the body that still comes.
-    pub(super) response: Response<Incoming>,
+    pub(crate) response: Response<Incoming>,
     _connection: AbortOnDropHandle<()>,
 }
 
@@ -58,7 +58,7 @@ struct ErrorBody {
 
 impl Api {
     /// A client that speaks this version of the API (of the daemon's own, if `None`).
-    pub(super) fn new(dialer: Dialer, version: Option<ClientVersion>) -> Result<Self> {
+    pub(crate) fn new(dialer: Dialer, version: Option<ClientVersion>) -> Result<Self> {
         let pool = Client::builder(TokioExecutor::new()).build(Connector(dialer.clone()));
         let shared = pool.clone();
         let transport = move |request: BollardRequest| {
@@ -73,22 +73,22 @@ impl Api {
         Ok(Self { dialer, pool, prefix, docker })
     }
 
-    pub(super) const fn dialer(&self) -> &Dialer {
+    pub(crate) const fn dialer(&self) -> &Dialer {
         &self.dialer
     }
 
     /// The daemon's address, for people.
-    pub(super) fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         self.dialer.address().to_string()
     }
 
     /// A request for `path`, which starts with a slash.
-    pub(super) fn request(&self, method: http::Method, path: &str) -> http::request::Builder {
+    pub(crate) fn request(&self, method: http::Method, path: &str) -> http::request::Builder {
         Request::builder().method(method).uri(format!("http://docker{}{path}", self.prefix))
     }
 
     /// The headers of the answer to `/_ping`, whatever its version.
-    pub(super) async fn ping(&self) -> Result<HeaderMap> {
+    pub(crate) async fn ping(&self) -> Result<HeaderMap> {
         let request = Request::get("http://docker/_ping").body(empty()).map_err(|e| Error::internal(e.to_string()))?;
         let response = self.pool.request(request).await.map_err(|error| self.failed(&error, "a ping"))?;
         let response = self.accepted(response, "a ping").await?;
@@ -98,7 +98,7 @@ impl Api {
     /// Sends a request over a connection of its own and waits for the head of the answer.
     ///
     /// The connection lives as long as what is returned; dropping the future closes it too.
-    pub(super) async fn open(&self, request: Request<Body>, action: &str) -> Result<Exchange> {
+    pub(crate) async fn open(&self, request: Request<Body>, action: &str) -> Result<Exchange> {
         let broken = |error: &hyper::Error| self.broken(error, action);
         let stream = TokioIo::new(self.dialer.dial().await?);
         let (mut sender, connection) =
@@ -132,7 +132,7 @@ impl Api {
     }
 
     /// What an error of bollard means.
-    pub(super) fn refused(&self, error: bollard::errors::Error, action: &str) -> Error {
+    pub(crate) fn refused(&self, error: bollard::errors::Error, action: &str) -> Error {
         use bollard::errors::Error as Bollard;
         match error {
             Bollard::DockerResponseServerError { status_code, message } => {
@@ -160,7 +160,7 @@ impl Api {
     }
 
     /// What an error in the middle of a connection means. A TLS alert or a failed `ssh` shows only here.
-    pub(super) fn broken(&self, error: &(dyn StdError + 'static), action: &str) -> Error {
+    pub(crate) fn broken(&self, error: &(dyn StdError + 'static), action: &str) -> Error {
         let mut source = Some(error);
         let mut last = error.to_string();
         while let Some(cause) = source {
@@ -180,12 +180,12 @@ impl Api {
 }
 
 /// A body without bytes.
-pub(super) fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     boxed(Empty::<Bytes>::new())
 }
 
 /// A body of any kind.
-pub(super) fn boxed<B>(body: B) -> Body
+pub(crate) fn boxed<B>(body: B) -> Body
 where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,

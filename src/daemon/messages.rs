@@ -15,40 +15,40 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// One message (moby, `pkg/jsonmessage`; Podman sends the same).
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// Text of a classic build.
-    pub(super) stream: Option<String>,
+    pub(crate) stream: Option<String>,
     /// State of a layer, or a line.
-    pub(super) status: Option<String>,
+    pub(crate) status: Option<String>,
     /// The layer, or the tag.
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
     #[serde(rename = "progressDetail")]
-    pub(super) progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
     /// The last message of a failure.
     #[serde(rename = "errorDetail")]
-    pub(super) error_detail: Option<ErrorDetail>,
-    pub(super) error: Option<String>,
+    pub(crate) error_detail: Option<ErrorDetail>,
+    pub(crate) error: Option<String>,
     /// Results: an image id, a digest.
-    pub(super) aux: Option<Value>,
+    pub(crate) aux: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub(super) struct Progress {
-    pub(super) current: i64,
-    pub(super) total: i64,
+pub(crate) struct Progress {
+    pub(crate) current: i64,
+    pub(crate) total: i64,
 }
 
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub(super) struct ErrorDetail {
-    pub(super) code: Option<i64>,
-    pub(super) message: String,
+pub(crate) struct ErrorDetail {
+    pub(crate) code: Option<i64>,
+    pub(crate) message: String,
 }
 
 impl Message {
     /// Text and exit code of a failure.
-    pub(super) fn failure(&self) -> Option<(String, Option<i64>)> {
+    pub(crate) fn failure(&self) -> Option<(String, Option<i64>)> {
         let detail = self.error_detail.as_ref();
         let text = match (detail, &self.error) {
             (Some(detail), _) if !detail.message.is_empty() => detail.message.clone(),
@@ -60,7 +60,7 @@ impl Message {
     }
 
     /// `current` and `total`, 0 where unknown.
-    pub(super) fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         self.progress.as_ref().map_or((0, 0), |progress| {
             (u64::try_from(progress.current).unwrap_or(0), u64::try_from(progress.total).unwrap_or(0))
         })
@@ -69,21 +69,21 @@ impl Message {
 
 /// Cuts bytes into messages.
 #[derive(Default)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     buffer: Vec<u8>,
     /// Start of what has not been given out.
     start: usize,
 }
 
 impl Decoder {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.start);
         self.start = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next whole message; `None` if more bytes are needed. The error is a reason.
-    pub(super) fn next(&mut self) -> Result<Option<Message>, String> {
+    pub(crate) fn next(&mut self) -> Result<Option<Message>, String> {
         let rest = &self.buffer[self.start..];
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Message>();
         match values.next() {
@@ -98,13 +98,13 @@ impl Decoder {
     }
 
     /// Whether bytes are left over that make no message.
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.buffer[self.start..].iter().any(|byte| !byte.is_ascii_whitespace())
     }
 }
 
 /// The messages of one response.
-pub(super) struct Messages<'a> {
+pub(crate) struct Messages<'a> {
     api: &'a Api,
     exchange: Exchange,
     decoder: Decoder,
@@ -114,13 +114,13 @@ pub(super) struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    pub(super) fn new(api: &'a Api, exchange: Exchange, action: &'a str, silence: Option<Duration>) -> Self {
+    pub(crate) fn new(api: &'a Api, exchange: Exchange, action: &'a str, silence: Option<Duration>) -> Self {
         Self { api, exchange, decoder: Decoder::default(), action, silence }
     }
 
     /// The next message; `None` at the end. Fails with `DaemonProtocol` for garbage, a cut connection or a cut message,
     /// and with `TimedOut` after too long a silence.
-    pub(super) async fn next(&mut self) -> Result<Option<Message>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Message>> {
         let broken = |reason: String| Error::DaemonProtocol { action: self.action.to_owned(), reason };
         loop {
             if let Some(message) = self.decoder.next().map_err(broken)? {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bollard::ClientVersion;
 use http::HeaderMap;
+use serde::Serialize;
 
 use super::client::Api;
 use super::dial::{CONNECT_TIMEOUT, Dialer};
 use super::endpoint::{Endpoint, resolve};
-use crate::engine::EngineInfo;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::request::EngineSpec;
@@ -20,6 +20,17 @@ const PING_TIMEOUT: Duration = Duration::from_secs(30);
 const NEWEST_API: ClientVersion = ClientVersion { major_version: 1, minor_version: 51 };
 /// `/grpc` and `/session` are there and stable since Docker 19.03.
 const FIRST_BUILDKIT_API: ClientVersion = ClientVersion { major_version: 1, minor_version: 40 };
+
+/// An address that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// The address.
+    pub endpoint: String,
+    /// What named it.
+    pub source: String,
+    /// Why it does not serve; `None` for the one that does.
+    pub error: Option<String>,
+}
 
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,39 +43,24 @@ pub enum Product {
 
 /// A daemon that has answered.
 #[derive(Clone)]
-pub(super) struct Daemon {
-    pub(super) api: Api,
-    pub(super) product: Product,
+pub struct Daemon {
+    pub(crate) api: Api,
+    pub(crate) product: Product,
     /// Version of the product, e.g. `20.10.24`.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Version of the API that is spoken.
-    pub(super) api_version: ClientVersion,
-    pub(super) buildkit: bool,
+    pub(crate) api_version: ClientVersion,
+    pub(crate) buildkit: bool,
     /// `os/architecture` of the machine that builds.
-    pub(super) platform: String,
+    pub(crate) platform: String,
     /// What named its address.
-    pub(super) source: String,
-}
-
-/// One address that was tried.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Attempt {
-    /// The address.
-    pub endpoint: String,
-    /// What named it.
-    pub source: String,
-    /// Why it does not serve; `None` for the one that does.
-    pub error: Option<String>,
+    pub(crate) source: String,
 }
 
 /// The first endpoint that answers, and all that was tried on the way.
 ///
 /// With a socket that may not be used and none that answers, the error is `DaemonDenied`.
-pub(super) async fn find(
-    spec: &EngineSpec,
-    environment: &Arc<Environment>,
-    attempts: &mut Vec<Attempt>,
-) -> Result<Daemon> {
+pub async fn find(spec: &EngineSpec, environment: &Arc<Environment>, attempts: &mut Vec<Attempt>) -> Result<Daemon> {
     let mut failures = Vec::new();
     for endpoint in resolve(spec, environment)? {
         let mut attempt =
@@ -162,14 +158,8 @@ impl Product {
 }
 
 impl Daemon {
-    pub(super) fn info(&self) -> EngineInfo {
-        EngineInfo {
-            engine: "docker".into(),
-            product: self.product.name().into(),
-            version: self.version.clone(),
-            endpoint: self.api.endpoint(),
-            buildkit: self.buildkit,
-            platform: self.platform.clone(),
-        }
+    /// What it is.
+    pub const fn product(&self) -> Product {
+        self.product
     }
 }
