@@ -109,6 +109,21 @@ pub enum Error {
     /// The Dockerfile has a mistake.
     #[error("{message}")]
     Dockerfile { location: Option<Box<Location>>, message: String },
+    /// The text of a Dockerfile is not well-formed: an instruction, a flag or an argument.
+    #[error("{message}")]
+    DockerfileSyntax { location: Box<Location>, message: String, suggestion: Option<String> },
+    /// Variables, quotes or escapes of a Dockerfile cannot be expanded.
+    #[error("{message}")]
+    DockerfileVariable { location: Box<Location>, message: String, suggestion: Option<String> },
+    /// A value that a Dockerfile gives an instruction is none that it can have.
+    #[error("{message}")]
+    DockerfileValue { location: Box<Location>, message: String, suggestion: Option<String> },
+    /// A stage of a Dockerfile is not there, comes too late, or needs itself.
+    #[error("{message}")]
+    DockerfileStage { location: Box<Location>, message: String, suggestion: Option<String> },
+    /// A Dockerfile is written for a frontend (`# syntax=`) other than Docker's own.
+    #[error("{message}")]
+    DockerfileFrontend { location: Box<Location>, message: String },
     /// A step failed.
     #[error("{}", step_line(.0))]
     StepFailed(Box<StepFailure>),
@@ -156,6 +171,35 @@ pub enum Error {
     #[error("credentials for {registry}: {reason}")]
     Credentials { registry: String, reason: String },
 
+    // Images, layers and what is kept of them.
+    /// A manifest, a configuration or a layer is not what it should be.
+    #[error("invalid {what}: {reason}")]
+    ImageInvalid { what: String, reason: String },
+    /// An image is not there for the platform that was asked for.
+    #[error("`{reference}` is not there for {platform}; there are: {available}")]
+    PlatformMissing { reference: String, platform: String, available: String },
+    /// A registry answered with an error that has no code of its own.
+    #[error("registry {registry} refused {action} ({status}): {message}")]
+    RegistryRefused { registry: String, action: String, status: u16, message: String },
+    /// The store of layers and records cannot be used.
+    #[error("cannot {action} in the store at `{}`: {source}", path.display())]
+    Store { path: PathBuf, action: String, source: io::Error },
+    /// The store holds something other than what was put there.
+    #[error("`{}` in the store is damaged: {reason}", path.display())]
+    StoreDamaged { path: PathBuf, reason: String },
+    /// What COPY or ADD names is not there, or cannot be put where it should go.
+    #[error("{message}")]
+    CopyFailed { location: Box<Location>, message: String, suggestion: Option<String> },
+    /// What ADD names on the web, or in a git repository, cannot be had.
+    #[error("cannot fetch `{url}`: {reason}")]
+    FetchFailed { location: Option<Box<Location>>, url: String, reason: String },
+    /// A step that this engine cannot do on this machine.
+    #[error("{message}")]
+    StepUnsupported { location: Box<Location>, message: String },
+    /// The image cannot be written where it should go.
+    #[error("cannot write the image to `{}`: {source}", path.display())]
+    OutputFailed { path: PathBuf, source: io::Error },
+
     // The rest.
     /// The caller cancelled, or a signal came.
     #[error("interrupted")]
@@ -195,6 +239,11 @@ impl Error {
         "ignore-pattern",
         "dockerfile-missing",
         "dockerfile",
+        "dockerfile-syntax",
+        "dockerfile-variable",
+        "dockerfile-value",
+        "dockerfile-stage",
+        "dockerfile-frontend",
         "step-failed",
         "base-missing",
         "build-failed",
@@ -209,6 +258,15 @@ impl Error {
         "push-failed",
         "digest-mismatch",
         "credentials",
+        "image-invalid",
+        "platform-missing",
+        "registry-refused",
+        "store",
+        "store-damaged",
+        "copy-failed",
+        "fetch-failed",
+        "step-unsupported",
+        "output-failed",
         "interrupted",
         "timed-out",
         "internal",
@@ -234,6 +292,11 @@ impl Error {
             Self::IgnorePattern { .. } => "ignore-pattern",
             Self::DockerfileMissing { .. } => "dockerfile-missing",
             Self::Dockerfile { .. } => "dockerfile",
+            Self::DockerfileSyntax { .. } => "dockerfile-syntax",
+            Self::DockerfileVariable { .. } => "dockerfile-variable",
+            Self::DockerfileValue { .. } => "dockerfile-value",
+            Self::DockerfileStage { .. } => "dockerfile-stage",
+            Self::DockerfileFrontend { .. } => "dockerfile-frontend",
             Self::StepFailed(_) => "step-failed",
             Self::BaseMissing { .. } => "base-missing",
             Self::BuildFailed { .. } => "build-failed",
@@ -248,6 +311,15 @@ impl Error {
             Self::PushFailed { .. } => "push-failed",
             Self::DigestMismatch { .. } => "digest-mismatch",
             Self::Credentials { .. } => "credentials",
+            Self::ImageInvalid { .. } => "image-invalid",
+            Self::PlatformMissing { .. } => "platform-missing",
+            Self::RegistryRefused { .. } => "registry-refused",
+            Self::Store { .. } => "store",
+            Self::StoreDamaged { .. } => "store-damaged",
+            Self::CopyFailed { .. } => "copy-failed",
+            Self::FetchFailed { .. } => "fetch-failed",
+            Self::StepUnsupported { .. } => "step-unsupported",
+            Self::OutputFailed { .. } => "output-failed",
             Self::Interrupted => "interrupted",
             Self::TimedOut { .. } => "timed-out",
             Self::Internal { .. } => "internal",
@@ -259,11 +331,19 @@ impl Error {
         let text = match self {
             Self::InvalidReference { .. } => "write a name as [registry[:port]/]repository[:tag], in lower case",
             Self::InvalidPlatform { .. } => "write a platform as os/architecture[/variant], e.g. linux/amd64",
-            Self::UnknownOption { suggestion: Some(name), .. } => return Some(format!("did you mean `{name}`?")),
+            Self::UnknownOption { suggestion: Some(name), .. }
+            | Self::DockerfileSyntax { suggestion: Some(name), .. }
+            | Self::DockerfileVariable { suggestion: Some(name), .. }
+            | Self::DockerfileValue { suggestion: Some(name), .. }
+            | Self::DockerfileStage { suggestion: Some(name), .. }
+            | Self::CopyFailed { suggestion: Some(name), .. } => return Some(format!("did you mean `{name}`?")),
             Self::UnknownOption { suggestion: None, .. } => "docs/flavors/docker.md lists the build options",
             Self::ContextChanged { .. } => "build again when nothing writes to it, or exclude it in .dockerignore",
             Self::ContextRead { .. } => "make it readable, or exclude it in .dockerignore",
             Self::DockerfileMissing { .. } => "name it with --file, or take it out of the ignore file",
+            Self::DockerfileFrontend { .. } => {
+                "take the `# syntax=` line out if the file is a plain Dockerfile, or build it with `--engine docker`"
+            }
             Self::BaseMissing { .. } => "check the name, and that the registry's credentials may read it",
             Self::DaemonUnreachable { .. } => {
                 "start the daemon, or name its address (`host` of the image builder, --endpoint, or DOCKER_HOST); `cooper doctor` shows what was tried"
@@ -271,7 +351,9 @@ impl Error {
             Self::DaemonDenied { .. } => {
                 "add the user to the group that owns the socket (usually `docker`), or use a rootless daemon; then log in again"
             }
-            Self::NoSpace { .. } => "free some space there, e.g. with `docker system prune`, and build again",
+            Self::NoSpace { .. } => {
+                "free some space there, e.g. with `docker system prune` or `cooper cache prune`, and build again"
+            }
             Self::RegistryDenied { had_credentials: true, .. } => {
                 "check that the credentials are current and may write to this repository"
             }
@@ -281,6 +363,13 @@ impl Error {
             Self::RegistryUnreachable { .. } => {
                 "check the registry's address, and that the machine that pushes can reach it"
             }
+            Self::PlatformMissing { .. } => "choose one of these with `platform`, or another base image",
+            Self::Store { .. } => {
+                "check the space and the permissions there, or set COOPER_CACHE_DIR to another directory on a local disk"
+            }
+            Self::StoreDamaged { .. } => "build again: what was damaged is gone and will be made anew",
+            Self::StepUnsupported { .. } => "build with an engine that can: `--engine docker`, flavor `cooper_docker`",
+            Self::OutputFailed { .. } => "check the space and the permissions there",
             Self::Internal { .. } => "please report this, with the output of `cooper doctor --json`",
             _ => return None,
         };
@@ -290,8 +379,17 @@ impl Error {
     /// Where in a text the mistake is, if it is in one.
     pub fn location(&self) -> Option<&Location> {
         match self {
-            Self::IgnorePattern { location, .. } => Some(location),
-            Self::Dockerfile { location, .. } | Self::BaseMissing { location, .. } => location.as_deref(),
+            Self::IgnorePattern { location, .. }
+            | Self::DockerfileSyntax { location, .. }
+            | Self::DockerfileVariable { location, .. }
+            | Self::DockerfileValue { location, .. }
+            | Self::DockerfileStage { location, .. }
+            | Self::DockerfileFrontend { location, .. }
+            | Self::CopyFailed { location, .. }
+            | Self::StepUnsupported { location, .. } => Some(location),
+            Self::Dockerfile { location, .. }
+            | Self::BaseMissing { location, .. }
+            | Self::FetchFailed { location, .. } => location.as_deref(),
             Self::StepFailed(step) => step.location.as_ref(),
             _ => None,
         }

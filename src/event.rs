@@ -17,8 +17,18 @@ pub const CAPACITY: usize = 1024;
 pub enum Event {
     /// What will build, and why it was chosen.
     Engine { engine: String, endpoint: String, version: String, builder: String, reason: String },
-    /// The context is known. `bytes` is the sum of the file sizes.
-    Context { root: Option<String>, files: u64, bytes: u64, excluded: u64, extra_files: u64, seconds: f64 },
+    /// The context is known. `bytes` is the sum of the file sizes, `excluded` counts a directory as one, and `largest` is
+    /// what takes up most of it.
+    Context {
+        root: Option<String>,
+        ignore_file: Option<String>,
+        files: u64,
+        bytes: u64,
+        excluded: u64,
+        extra_files: u64,
+        largest: Option<Largest>,
+        seconds: f64,
+    },
     /// A step begins. `id` is unique in this build; `number`/`total` are those of BuildKit's `[2/5]` where known.
     StepStarted { id: String, name: String },
     /// A step moves bytes or counts something. `total` is 0 where unknown.
@@ -35,6 +45,17 @@ pub enum Event {
     Warning { code: String, message: String },
     /// Something worth a line.
     Notice { message: String },
+}
+
+/// The largest directory or file directly below the root of a context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Largest {
+    /// Its path.
+    pub path: String,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Bytes of the file, or of the files in and below the directory.
+    pub bytes: u64,
 }
 
 impl Event {
@@ -73,6 +94,14 @@ impl Events {
         } else {
             // A closed channel: the caller has gone, and the build is being cancelled.
             let _ = sender.send(event).await;
+        }
+    }
+
+    /// Sends what may be dropped, from anywhere, without waiting: progress.
+    pub fn offer(&self, event: Event) {
+        if let Some(sender) = &self.0 {
+            // A full or closed channel: the next one says all that this one would have.
+            let _ = sender.try_send(event);
         }
     }
 

@@ -12,26 +12,42 @@
 //! 5. Credentials come from the caller or from the user's Docker config ([`registry`]), the image is pushed, and the
 //!    caller gets an [`outcome::Outcome`] or an [`error::Error`].
 //!
-//! Dependencies point one way: `python -> engine -> {context, buildkit, registry} -> {request, outcome, reference, digest,
-//! platform, secret} -> {error, event, cancel}`. A test (`tests/it/architecture.rs`) keeps it so.
+//! [`dockerfile`] is the Dockerfile language, for an engine that builds by itself; [`check`] looks at a Dockerfile without
+//! building it.
+//!
+//! Dependencies point one way: `python -> {engine, check} -> {context, dockerfile, buildkit, registry} -> {request, outcome,
+//! reference, digest, platform, secret} -> {error, event, cancel}`. A test (`tests/it/architecture.rs`) keeps it so.
 
 pub mod buildkit;
 pub mod cancel;
+pub mod check;
 pub mod context;
+pub mod daemon;
 pub mod digest;
+pub mod dockerfile;
 pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod fetch;
+pub mod image;
+pub mod layer;
+pub mod mtime;
 pub mod net;
+pub mod oci;
 pub mod options;
 pub mod outcome;
+mod pack;
+pub mod paths;
 pub mod platform;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod reference;
 pub mod registry;
 pub mod request;
+pub mod rootfs;
 pub mod secret;
+mod spelling;
+pub mod store;
 
 pub use error::{Error, Result};

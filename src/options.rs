@@ -4,15 +4,22 @@
 //! `DockerBuildOptions`. A name that is not there is an error, with the name that was probably meant. Errors never quote a
 //! value, which may be a secret.
 
+mod arguments;
+mod compression;
+mod fields;
+mod places;
 mod read;
 mod value;
 
 use std::collections::BTreeMap;
 
+pub use self::arguments::{Arguments, Program};
+pub use self::places::{Outputs, outputs};
 use self::read::Given;
 pub use self::value::Value;
 use crate::error::{Error, Result};
 use crate::request::BuildOptions;
+use crate::spelling::distance;
 
 /// One option: the Docker CLI's name, its other names (with `_`), and how its value is read.
 struct Known {
@@ -41,6 +48,7 @@ const OPTIONS: &[Known] = &[
     known("target", &[], |to, given| put(&mut to.target, given.text().map(Some))),
     known("platform", &[], |to, given| put(&mut to.platform, given.platform().map(Some))),
     known("no-cache", &["nocache"], |to, given| put(&mut to.no_cache, given.flag())),
+    known("no-cache-filter", &[], |to, given| put(&mut to.no_cache_filter, given.names())),
     known("pull", &[], |to, given| put(&mut to.pull, given.flag())),
     known("rm", &[], |to, given| put(&mut to.rm, given.flag().map(Some))),
     known("force-rm", &["forcerm"], |to, given| put(&mut to.force_rm, given.flag().map(Some))),
@@ -48,8 +56,8 @@ const OPTIONS: &[Known] = &[
     known("shm-size", &["shmsize"], |to, given| put(&mut to.shm_size, given.size().map(Some))),
     known("network", &["network_mode"], |to, given| put(&mut to.network, given.text().map(Some))),
     known("add-host", &["add_hosts", "extra_hosts"], |to, given| put(&mut to.add_hosts, given.hosts())),
-    known("cache-from", &[], |to, given| put(&mut to.cache_from, given.texts())),
-    known("cache-to", &[], |to, given| put(&mut to.cache_to, given.texts())),
+    known("cache-from", &[], |to, given| put(&mut to.cache_from, given.caches())),
+    known("cache-to", &[], |to, given| put(&mut to.cache_to, given.caches())),
     known("secret", &["secrets"], |to, given| put(&mut to.secrets, given.secrets())),
     known("ssh", &[], |to, given| put(&mut to.ssh, given.ssh())),
     known("build-context", &["build_contexts"], |to, given| put(&mut to.build_contexts, given.named_texts())),
@@ -65,6 +73,8 @@ const OPTIONS: &[Known] = &[
     known("cpu-quota", &[], |to, given| put(&mut to.cpu_quota, given.count().map(Some))),
     known("container-limits", &[], container_limits),
     known("source-date-epoch", &[], |to, given| put(&mut to.source_date_epoch, given.count().map(Some))),
+    known("compression", &[], |to, given| put(&mut to.compression, given.compression().map(Some))),
+    known("fold", &[], |to, given| put(&mut to.fold, given.flag().map(Some))),
     known("provenance", &[], |_, given| given.only_false("attestations are not supported by this engine")),
     known("sbom", &[], |_, given| given.only_false("attestations are not supported by this engine")),
 ];
@@ -90,7 +100,8 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["push"], "pushing is no option: ZenML pushes where the stack has a container registry (`cooper build --push`)"),
     (
         &["output", "o", "load"],
-        "the image goes to the daemon, and to the registry where one is set; `cooper build --output` says more",
+        "where the image goes is no option: `cooper build --output`, `outputs=` of `build()`; ZenML pushes where the stack \
+         has a container registry",
     ),
     (
         &["quiet", "q", "progress"],
@@ -113,7 +124,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "annotations and attestations are not supported by this engine",
     ),
     (&["allow"], "extra entitlements are not supported by this engine"),
-    (&["no_cache_filter"], "not supported; `no-cache` rebuilds every step"),
     (&["call", "check"], "this engine builds only; it does not check or describe a Dockerfile"),
 ];
 
@@ -219,25 +229,6 @@ fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate.to_owned())
-}
-
-/// How many letters must be added, dropped, changed or swapped with their neighbour (optimal string alignment).
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right) = (left.as_bytes(), right.as_bytes());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let mut best = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[right.len()]
 }
 
 #[cfg(test)]

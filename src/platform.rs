@@ -19,6 +19,12 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// What containers on this machine run on: Linux, and the processor's architecture.
+    pub fn of_containers() -> Self {
+        let (architecture, variant) = Self::normalize(std::env::consts::ARCH, None);
+        Self { os: "linux".to_owned(), architecture, variant }
+    }
+
     /// The spelling that containerd's platforms package gives to an alias.
     fn normalize(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
         let (architecture, variant) = match (architecture, variant) {
@@ -92,6 +98,13 @@ mod tests {
         for (input, expected) in cases {
             assert_eq!(input.parse::<Platform>().unwrap().to_string(), expected, "{input}");
         }
+    }
+
+    #[test]
+    fn this_machine_has_a_platform() {
+        let platform = Platform::of_containers();
+        assert_eq!(platform.to_string().parse::<Platform>().unwrap(), platform);
+        assert_eq!(platform.os, "linux");
     }
 
     #[test]

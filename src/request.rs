@@ -1,12 +1,15 @@
 //! What a caller asks for: every option, typed, checked once.
 
+mod cache;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::cache::{CacheMode, CacheSpec, RegistryCache};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -15,7 +18,7 @@ use crate::secret::Secret;
 /// One build.
 ///
 /// Maps are sorted, so that equal requests make equal calls.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRequest {
     /// What goes in.
@@ -32,9 +35,68 @@ pub struct BuildRequest {
     /// Push every tag after the build.
     #[serde(default)]
     pub push: bool,
+    /// Where else the image goes. With none, and nothing to push, the engine's own place.
+    #[serde(default)]
+    pub outputs: Vec<Output>,
     /// Where to build.
     #[serde(default)]
     pub engine: EngineSpec,
+}
+
+/// Where an image goes, besides a registry (`--output`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum Output {
+    /// Into the Docker or Podman daemon that `engine` names, or that the Docker CLI would use (`type=docker`); with a
+    /// destination, into an archive for `docker load`.
+    Docker {
+        /// The archive.
+        #[serde(default)]
+        dest: Option<PathBuf>,
+    },
+    /// The engine's own place and no other (`type=image`).
+    Store,
+    /// An OCI layout (`type=oci`): a tar archive where the name ends in `.tar` or `tar` is set, else a directory.
+    Oci {
+        /// The archive or the directory.
+        dest: PathBuf,
+        /// `tar=true|false`.
+        #[serde(default)]
+        tar: Option<bool>,
+    },
+    /// The image's files, in a directory (`type=local`).
+    Local {
+        /// The directory.
+        dest: PathBuf,
+    },
+}
+
+/// How new layers are compressed (`--compression`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompressionSpec {
+    /// gzip or zstd.
+    pub algorithm: CompressionAlgorithm,
+    /// 1 to 12 for gzip, 1 to 22 for zstd; `None` is the default.
+    #[serde(default)]
+    pub level: Option<i32>,
+}
+
+impl CompressionSpec {
+    /// The highest level of gzip: libdeflate's.
+    pub const HIGHEST_GZIP: i32 = 12;
+    /// The highest level of Zstandard.
+    pub const HIGHEST_ZSTD: i32 = 22;
+}
+
+/// The ways to compress a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionAlgorithm {
+    /// gzip: everything reads it.
+    Gzip,
+    /// Zstandard: smaller and faster, for OCI images only.
+    Zstd,
 }
 
 /// What goes into a build.
@@ -118,6 +180,8 @@ pub struct BuildOptions {
     pub platform: Option<Platform>,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// `--no-cache-filter`: stages, by name or number, that are built without the cache.
+    pub no_cache_filter: Vec<String>,
     /// `--pull`: look for newer base images.
     pub pull: bool,
     /// `--rm` of the classic builder: remove intermediate containers; `None` is its default, true. BuildKit has none.
@@ -132,10 +196,10 @@ pub struct BuildOptions {
     pub network: Option<String>,
     /// `--add-host`: name -> address.
     pub add_hosts: BTreeMap<String, String>,
-    /// `--cache-from`: image names, or BuildKit's `type=registry,ref=...`.
-    pub cache_from: Vec<String>,
-    /// `--cache-to`: BuildKit's `type=...,key=value`.
-    pub cache_to: Vec<String>,
+    /// `--cache-from`: where to look for results of steps.
+    pub cache_from: Vec<CacheSpec>,
+    /// `--cache-to`: where to keep results of steps.
+    pub cache_to: Vec<CacheSpec>,
     /// `--secret`.
     pub secrets: Vec<SecretSpec>,
     /// `--ssh`.
@@ -160,6 +224,11 @@ pub struct BuildOptions {
     pub cpu_quota: Option<u64>,
     /// Unix time that replaces newer times in the image (`SOURCE_DATE_EPOCH`).
     pub source_date_epoch: Option<u64>,
+    /// How new layers are compressed (native engine); `None` is gzip.
+    pub compression: Option<CompressionSpec>,
+    /// Whether `RUN chmod -R a+rw .` and its like become part of the COPY before them, where that gives the same files
+    /// (native engine); `None` is yes.
+    pub fold: Option<bool>,
 }
 
 /// A secret that RUN may mount, and where its value comes from.
@@ -209,6 +278,10 @@ pub struct EngineSpec {
     pub tls: Option<TlsSpec>,
     /// Which builder of a Docker daemon.
     pub builder: BuilderChoice,
+    /// Where things are kept between builds, in place of `COOPER_CACHE_DIR`.
+    pub cache_dir: Option<PathBuf>,
+    /// How much of it, in place of `COOPER_CACHE_SIZE`.
+    pub cache_size: Option<String>,
 }
 
 /// Files for a TLS connection.
@@ -232,6 +305,8 @@ pub enum EngineKind {
     /// The best one that works here.
     #[default]
     Auto,
+    /// This process: no daemon.
+    Native,
     /// A Docker or Podman daemon.
     Docker,
 }

@@ -7,7 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::request::BuildOptions;
+use crate::request::{BuildOptions, CacheSpec};
 
 /// A release of BuildKit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +45,15 @@ pub fn unsupported(options: &BuildOptions, version: BuildkitVersion, syntax: boo
     };
     let memory = options.memory.is_some() || options.memory_swap.is_some();
     let cpu = options.cpu_shares.is_some() || options.cpu_period.is_some() || options.cpu_quota.is_some();
-    let checks: [(bool, &'static str, Option<String>); 9] = [
+    // The frontend compares names only, and ignores what is none.
+    let is_number = |stage: &String| stage.bytes().all(|byte| byte.is_ascii_digit());
+    let numbered = options.no_cache_filter.iter().any(is_number);
+    let checks: [(bool, &'static str, Option<String>); 10] = [
+        (
+            numbered,
+            "leave the cache out for a stage by its number",
+            Some("BuildKit knows stages by their names".into()),
+        ),
         (options.squash, "squash layers", Some(classic())),
         (memory, "limit memory", Some(classic())),
         (cpu || options.cpuset_cpus.is_some(), "limit CPU use", Some(classic())),
@@ -130,7 +138,7 @@ pub fn frontend_attrs(
         // Without this, a frontend that does not know named contexts would ignore them.
         set("frontend.caps", "moby.buildkit.frontend.contexts+forward".into());
     }
-    let imports = cache_entries("cache_from", &options.cache_from)?;
+    let imports = cache_entries("cache-from", &options.cache_from)?;
     if !imports.is_empty() {
         set("cache-imports", cache_json(&imports)?);
     }
@@ -147,7 +155,7 @@ fn plain_attrs(options: &BuildOptions) -> [(&'static str, Option<String>); 10] {
         ("target", options.target.clone()),
         ("platform", options.platform.as_ref().map(ToString::to_string)),
         // A list of stages; none is all.
-        ("no-cache", options.no_cache.then(String::new)),
+        ("no-cache", no_cache(options)),
         ("image-resolve-mode", options.pull.then(|| "pull".to_owned())),
         ("force-network-mode", network.map(str::to_owned)),
         ("add-hosts", list(hosts.collect())),
@@ -156,6 +164,11 @@ fn plain_attrs(options: &BuildOptions) -> [(&'static str, Option<String>); 10] {
         ("cgroup-parent", options.cgroup_parent.clone()),
         ("build-arg:SOURCE_DATE_EPOCH", epoch.map(|epoch| epoch.to_string())),
     ]
+}
+
+fn no_cache(options: &BuildOptions) -> Option<String> {
+    let stages = &options.no_cache_filter;
+    if options.no_cache { Some(String::new()) } else { (!stages.is_empty()).then(|| stages.join(",")) }
 }
 
 /// A line of comma-separated values, as Go's `encoding/csv` reads it.
@@ -189,7 +202,7 @@ fn cache_json(entries: &[CacheOptionsEntry]) -> Result<String> {
 
 /// What the solver is told about caches.
 pub fn cache_options(options: &BuildOptions) -> Result<CacheOptions> {
-    let mut exports = cache_entries("cache_to", &options.cache_to)?;
+    let mut exports = cache_entries("cache-to", &options.cache_to)?;
     // The build argument is the Docker CLI's older way to say `type=inline`.
     let wants_inline = options.build_args.get("BUILDKIT_INLINE_CACHE").and_then(Option::as_deref);
     if matches!(wants_inline, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
@@ -197,49 +210,19 @@ pub fn cache_options(options: &BuildOptions) -> Result<CacheOptions> {
     {
         exports.push(CacheOptionsEntry { r#type: "inline".into(), ..CacheOptionsEntry::default() });
     }
-    let imports = cache_entries("cache_from", &options.cache_from)?;
+    let imports = cache_entries("cache-from", &options.cache_from)?;
     Ok(CacheOptions { exports, imports, ..CacheOptions::default() })
 }
 
-fn cache_entries(option: &str, entries: &[String]) -> Result<Vec<CacheOptionsEntry>> {
-    entries.iter().map(|entry| cache_entry(option, entry)).collect()
-}
-
-/// Reads `type=registry,ref=...`, or an image's name, which means a registry.
-fn cache_entry(option: &str, text: &str) -> Result<CacheOptionsEntry> {
-    let invalid = |reason: String| Error::InvalidOption { name: option.to_owned(), reason };
-    let fields = split_csv(text);
-    let mut attrs = HashMap::new();
-    if fields.iter().all(|field| !field.contains('=')) {
-        let reference = fields.join(",");
-        return Ok(CacheOptionsEntry { r#type: "registry".into(), attrs: HashMap::from([("ref".into(), reference)]) });
-    }
-    for field in fields {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(invalid(format!("`{text}`: `{field}` is no key=value")));
-        };
-        attrs.insert(key.trim().to_lowercase(), value.to_owned());
-    }
-    let Some(kind) = attrs.remove("type") else {
-        return Err(invalid(format!("`{text}` has no type=")));
+fn cache_entries(option: &str, caches: &[CacheSpec]) -> Result<Vec<CacheOptionsEntry>> {
+    let read = |cache: &CacheSpec| match cache.entry() {
+        ("local", _) => Err(Error::InvalidOption {
+            name: option.to_owned(),
+            reason: "a cache in a local directory is not supported; use type=registry".into(),
+        }),
+        (kind, attrs) => Ok(CacheOptionsEntry { r#type: kind.to_owned(), attrs: attrs.into_iter().collect() }),
     };
-    if matches!(kind.as_str(), "local") {
-        return Err(invalid(format!("`{text}`: a cache in a local directory is not supported; use type=registry")));
-    }
-    Ok(CacheOptionsEntry { r#type: kind, attrs })
-}
-
-fn split_csv(text: &str) -> Vec<String> {
-    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
-    for character in text.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            other => field.push(other),
-        }
-    }
-    fields.push(field);
-    fields
+    caches.iter().map(read).collect()
 }
 
 /// Privileges that the build asks for, as `docker buildx build` does.
@@ -250,6 +233,7 @@ pub fn entitlements(options: &BuildOptions) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::{CacheMode, RegistryCache};
 
     fn attrs(options: &BuildOptions) -> HashMap<String, String> {
         frontend_attrs(options, &BTreeMap::new(), "Dockerfile").unwrap()
@@ -269,7 +253,7 @@ mod tests {
             shm_size: Some(1024),
             ulimits: vec!["nofile=1:2".into(), "nproc=3".into()],
             cgroup_parent: Some("p".into()),
-            cache_from: vec!["localhost:5000/a:b".into()],
+            cache_from: vec![CacheSpec::Image("localhost:5000/a:b".parse().unwrap())],
             source_date_epoch: Some(7),
             ..BuildOptions::default()
         };
@@ -313,13 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn caches_are_parsed_as_by_the_docker_cli() {
-        let entry = cache_entry("cache_to", "type=registry,ref=a/b,mode=max,\"oci-mediatypes=true,x\"").unwrap();
-        assert_eq!(entry.r#type, "registry");
-        assert_eq!((entry.attrs["mode"].as_str(), entry.attrs["oci-mediatypes"].as_str()), ("max", "true,x"));
-        for bad in ["type=local,dest=x", "ref=a/b", "type=registry,ref"] {
-            assert_eq!(cache_entry("cache_to", bad).unwrap_err().code(), "invalid-option", "{bad}");
-        }
+    fn caches_are_written_as_by_the_docker_cli() {
+        let attributes = BTreeMap::from([("oci-mediatypes".to_owned(), "true".to_owned())]);
+        let reference = "example.com/a/b".parse().unwrap();
+        let cache = RegistryCache { mode: Some(CacheMode::Max), attributes, ..RegistryCache::at(reference) };
+        let entries = cache_entries("cache-to", &[CacheSpec::Registry(cache)]).unwrap();
+        let expected = [("ref", "example.com/a/b"), ("mode", "max"), ("oci-mediatypes", "true")];
+        let expected: HashMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        assert_eq!((entries[0].r#type.as_str(), &entries[0].attrs), ("registry", &expected));
+        let local = CacheSpec::Other("local".into(), BTreeMap::from([("dest".into(), "x".into())]));
+        assert_eq!(cache_entries("cache-to", &[local]).unwrap_err().code(), "invalid-option");
         let build_args = BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), Some("1".to_owned()))]);
         let inline = cache_options(&BuildOptions { build_args, ..BuildOptions::default() }).unwrap();
         assert_eq!(inline.exports[0].r#type, "inline");
@@ -332,6 +319,11 @@ mod tests {
         assert!(unsupported(&shm, old, false).unwrap().reason.contains("0.10"));
         assert_eq!(unsupported(&shm, old, true), None);
         assert_eq!(unsupported(&shm, BuildkitVersion::v0(10), false), None);
+        let stage = |name: &str| BuildOptions { no_cache_filter: vec![name.into()], ..BuildOptions::default() };
+        assert!(unsupported(&stage("1"), old, true).unwrap().reason.contains("names"));
+        assert_eq!(unsupported(&stage("one"), old, false), None);
+        assert_eq!(attrs(&stage("one"))["no-cache"], "one");
+        assert_eq!(attrs(&BuildOptions { no_cache: true, ..stage("one") })["no-cache"], "");
         let network = BuildOptions { network: Some("my-network".into()), ..BuildOptions::default() };
         assert_eq!(unsupported(&network, BuildkitVersion::v0(20), true).unwrap().feature, "use a named network");
         assert_eq!(unsupported(&BuildOptions::default(), old, false), None);

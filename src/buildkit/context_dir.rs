@@ -5,34 +5,32 @@ use std::sync::Arc;
 
 use super::packet::FileType;
 use super::source::{Node, SyncDir};
-use crate::context::{Context, Entry, Kind, Mtime};
+use crate::context::{Context, Entry, EntryId, Kind, Mtime};
 use crate::error::{Error, Result};
 
 /// Serves the entries of a context.
-pub struct ContextDir(Arc<Context>);
+pub struct ContextDir {
+    context: Arc<Context>,
+    /// The entries by the number that the daemon knows them by.
+    ids: Vec<EntryId>,
+}
 
 impl ContextDir {
     /// Serves all of `context`: what its ignore file excludes is not in it.
     pub fn new(context: Arc<Context>) -> Self {
-        Self(context)
-    }
-
-    fn first_name(&self, entry: &Entry) -> Option<&Entry> {
-        match entry.kind {
-            Kind::Hardlink { first } => self.0.entries().get(first),
-            _ => None,
-        }
+        let ids = context.entries().map(|entry| entry.id()).collect();
+        Self { context, ids }
     }
 }
 
 impl SyncDir for ContextDir {
     fn len(&self) -> usize {
-        self.0.entries().len()
+        self.ids.len()
     }
 
     fn node(&self, index: usize) -> Node<'_> {
-        let entry = &self.0.entries()[index];
-        let first = self.first_name(entry);
+        let entry = self.context.entry(self.ids[index]);
+        let size = content_size(&entry);
         let (kind, device) = match entry.kind {
             Kind::File { .. } | Kind::Hardlink { .. } => (FileType::File, (0, 0)),
             Kind::Dir => (FileType::Dir, (0, 0)),
@@ -41,29 +39,33 @@ impl SyncDir for ContextDir {
             Kind::CharDevice { major, minor } => (FileType::CharDevice, (major, minor)),
             Kind::BlockDevice { major, minor } => (FileType::BlockDevice, (major, minor)),
         };
-        let target = if let Kind::Symlink { target } = &entry.kind { target.as_slice() } else { b"" };
-        Node {
-            path: entry.path.as_slice().into(),
-            kind,
-            mode: entry.mode,
-            size: first.unwrap_or(entry).size(),
-            mtime: nanoseconds(entry.mtime),
-            target: target.into(),
-            link_to: first.map(|first| first.path.as_slice().into()),
-            device,
-        }
+        let (target, link_to) = match entry.kind {
+            Kind::Symlink { target } => (target, None),
+            Kind::Hardlink { first, .. } => (Vec::new(), Some(first.into())),
+            _ => (Vec::new(), None),
+        };
+        let (path, target) = (entry.path.into(), target.into());
+        Node { path, kind, mode: entry.mode, size, mtime: nanoseconds(entry.mtime), target, link_to, device }
     }
 
     fn open(&self, index: usize) -> Result<Box<dyn Read + '_>> {
-        let entry = &self.0.entries()[index];
-        let reader = self.0.reader(entry)?;
-        let expected = self.node(index).size;
+        let entry = self.context.entry(self.ids[index]);
+        let reader = self.context.reader(&entry)?;
+        let expected = content_size(&entry);
         if reader.size() != expected {
             // The daemon has been told the other size, and would keep the new content under the old time.
             let found = format!("{} bytes", reader.size());
             return Err(Error::ContextChanged { path: entry.as_path().to_owned(), expected, found });
         }
         Ok(Box::new(reader))
+    }
+}
+
+/// The size of a regular file, whichever of its names this is.
+const fn content_size(entry: &Entry) -> u64 {
+    match entry.kind {
+        Kind::Hardlink { size, .. } => size,
+        _ => entry.size(),
     }
 }
 

@@ -9,7 +9,9 @@ use super::base_failure;
 use super::details::{self, Details};
 use super::dockerfile::{Dockerfile, Instruction};
 use super::status::{FailedStep, Steps, is_own_step};
+use crate::dockerfile::KEYWORDS;
 use crate::error::{Error, Location, StepFailure};
+use crate::spelling::distance;
 
 /// All that is known of a failed build.
 pub struct Failure<'a> {
@@ -151,52 +153,11 @@ fn syntax(message: &str, place: &Place<'_>) -> Option<Error> {
     Some(Error::Dockerfile { location: location.map(Box::new), message })
 }
 
-/// The instructions of a Dockerfile.
-const INSTRUCTIONS: [&str; 18] = [
-    "ADD",
-    "ARG",
-    "CMD",
-    "COPY",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "FROM",
-    "HEALTHCHECK",
-    "LABEL",
-    "MAINTAINER",
-    "ONBUILD",
-    "RUN",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-];
-
 fn similar_instruction(word: &str) -> Option<&'static str> {
     let word = word.to_uppercase();
-    let distances = INSTRUCTIONS.iter().map(|known| (distance(&word, known), *known));
+    let distances = KEYWORDS.iter().map(|known| (distance(&word, known), *known));
     // More than a third wrong is another word.
     distances.min().filter(|(distance, known)| distance * 3 <= known.len().max(3)).map(|(_, known)| known)
-}
-
-/// Letters to insert, drop, replace or swap with their neighbour to get from one word to another.
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
-    for i in 1..=left.len() {
-        let mut row = vec![i];
-        for j in 1..=right.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
-            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[left.len()][right.len()]
 }
 
 /// A step of the Dockerfile failed.
@@ -258,7 +219,7 @@ fn mentioned<'a>(dockerfile: &'a Dockerfile, message: &str) -> Option<&'a Instru
     let quoted = |open: char, close: char| {
         message.split_once(open).and_then(|(_, rest)| rest.rsplit_once(close)).map(|(inside, _)| inside)
     };
-    let word = message.split_whitespace().next().filter(|word| INSTRUCTIONS.contains(word));
+    let word = message.split_whitespace().next().filter(|word| KEYWORDS.contains(word));
     let pieces = [quoted('"', '"'), quoted('(', ')'), quoted('`', '`'), word];
     pieces.into_iter().flatten().find_map(|piece| only_one_with(dockerfile, piece))
 }

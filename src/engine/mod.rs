@@ -1,12 +1,17 @@
 //! What can build an image.
 
+mod build_args;
 pub mod docker;
+pub mod doctor;
+pub mod native;
+mod opened;
 
 use async_trait::async_trait;
 
 use self::docker::DockerEngine;
+use self::native::NativeEngine;
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::request::{BuildRequest, EngineKind, EngineSpec, Job};
 
@@ -43,7 +48,14 @@ pub struct EngineInfo {
 ///
 /// `Auto` is the best of the engines that work here; so far there is one.
 pub fn select(spec: &EngineSpec, environment: Environment) -> Box<dyn Engine> {
+    let environment = environment.with_cache(spec.cache_dir.as_deref(), spec.cache_size.as_deref());
     match spec.kind {
+        EngineKind::Native => Box::new(NativeEngine::new(environment)),
         EngineKind::Auto | EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
     }
+}
+
+/// Runs blocking work; a panic in it is a defect.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::internal(error.to_string()))?
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Value;
+use super::fields::{Field, fields};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::request::{SecretSource, SecretSpec, SshSpec};
@@ -17,11 +18,11 @@ pub(super) struct Given {
 }
 
 impl Given {
-    fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
+    pub(super) fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
         invalid(&self.name, reason)
     }
 
-    fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
+    pub(super) fn wrong_kind<T>(&self, wanted: &str) -> Result<T> {
         self.invalid(format!("it is {}; {wanted} is wanted", self.value.kind()))
     }
 
@@ -107,6 +108,14 @@ impl Given {
             single => vec![single],
         };
         items.into_iter().map(|value| Self { name: self.name.clone(), value }.text()).collect()
+    }
+
+    /// Names, in a list or with commas between them.
+    pub(super) fn names(self) -> Result<Vec<String>> {
+        let name = self.name.clone();
+        let names: Vec<String> =
+            self.texts()?.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) { invalid(&name, "a name is empty") } else { Ok(names) }
     }
 
     /// `{"K": "V"}`, `["K=V", "K"]` or `"K=V"`: name -> value, `None` for a name alone.
@@ -197,7 +206,7 @@ impl Given {
                 let one = |value| Self { name: name.clone(), value }.secrets();
                 Ok(items.into_iter().map(one).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
             }
-            Value::Text(text) => Ok(vec![secret(&name, None, comma_fields(&name, &text)?)?]),
+            Value::Text(text) => Ok(vec![secret(&name, None, secret_fields(&name, &text)?)?]),
             value @ Value::Map(_) if value.get("id").is_some() => {
                 Ok(vec![secret(&name, None, Self { name: name.clone(), value }.entries()?)?])
             }
@@ -234,7 +243,7 @@ impl Given {
     }
 }
 
-fn invalid<T>(name: &str, reason: impl Into<String>) -> Result<T> {
+pub(super) fn invalid<T>(name: &str, reason: impl Into<String>) -> Result<T> {
     Err(Error::InvalidOption { name: name.to_owned(), reason: reason.into() })
 }
 
@@ -302,32 +311,20 @@ fn ulimit(option: &str, limit: &str, mut value: Value) -> Result<String> {
     }
 }
 
-/// The fields of `id=a,src=b` (one line of CSV, as the Docker CLI reads it; quotes hold commas together).
-fn comma_fields(name: &str, text: &str) -> Result<Vec<(String, Value)>> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    for c in text.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => fields.last_mut().expect("never empty").push(c),
-        }
-    }
-    if quoted {
-        return invalid(name, "a quotation mark is not closed");
-    }
-    let split = |field: String| match field.split_once('=') {
-        Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), Value::Text(value.to_owned()))),
-        None => invalid(name, "write it as id=ID,src=FILE or id=ID,env=VARIABLE"),
+/// The fields of `id=a,src=b`.
+fn secret_fields(name: &str, text: &str) -> Result<Vec<(String, Value)>> {
+    let split = |field: Field| match field {
+        Field { key: Some(key), value } => Ok((key, Value::Text(value))),
+        Field { key: None, .. } => invalid(name, "write it as id=ID,src=FILE or id=ID,env=VARIABLE"),
     };
-    fields.into_iter().map(split).collect()
+    fields(name, text)?.into_iter().map(split).collect()
 }
 
 /// `{"a": {"env": "VAR"}}` or `{"a": "env=VAR"}`.
 fn named_secret(name: &str, id: String, value: Value) -> Result<SecretSpec> {
     let fields = match value {
         Value::Map(fields) => fields,
-        Value::Text(text) => comma_fields(name, &text)?,
+        Value::Text(text) => secret_fields(name, &text)?,
         other => {
             return invalid(name, format!("`{id}` is {}; write {{\"env\": ...}} or {{\"src\": ...}}", other.kind()));
         }

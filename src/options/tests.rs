@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::*;
-use crate::request::SecretSource;
+use crate::request::{CacheMode, CacheSpec, CompressionAlgorithm, Output, RegistryCache, SecretSource};
 
 /// A value in JSON.
 fn value(json: &str) -> Value {
@@ -186,7 +186,7 @@ fn every_option_can_be_set() {
             "cache-from": "x", "cache-to": ["type=inline"], "secret": "id=a", "ssh": true, "build-context": {"a": "b"},
             "ulimit": "core=1", "cgroup-parent": "x", "memory": 1, "memory-swap": 1, "cpuset-cpus": 0, "cpu-shares": 1,
             "cpu-period": 1, "cpu-quota": 1, "container-limits": {"memory": 1}, "source-date-epoch": 1,
-            "provenance": false, "sbom": false}"#,
+            "no-cache-filter": "a", "compression": "zstd", "fold": false, "provenance": false, "sbom": false}"#,
     );
     let Value::Map(pairs) = samples else { unreachable!() };
     assert_eq!(pairs.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), names().into_keys().collect());
@@ -212,8 +212,144 @@ fn defaults_give_way() {
     assert_eq!(options.build_args["B"].as_deref(), Some("default"));
     assert!(!options.no_cache);
     assert_eq!(options.platform.unwrap().architecture, "arm64");
-    assert_eq!(options.cache_from, ["given"]);
+    assert_eq!(options.cache_from, [CacheSpec::Image("given".parse().unwrap())]);
     let ids: Vec<_> = options.secrets.iter().map(|secret| secret.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);
     assert!(matches!(&options.secrets[0].source, SecretSource::Env(name) if name == "GIVEN"));
+}
+
+#[test]
+fn compressions() {
+    let read = |text: &str| {
+        let options = read(&format!(r#"{{"compression": "{text}"}}"#)).map(|options| options.compression.unwrap());
+        options.map(|spec| (spec.algorithm, spec.level))
+    };
+    assert_eq!(read("gzip").unwrap(), (CompressionAlgorithm::Gzip, None));
+    assert_eq!(read("gzip:12").unwrap(), (CompressionAlgorithm::Gzip, Some(12)));
+    assert_eq!(read("zstd").unwrap(), (CompressionAlgorithm::Zstd, None));
+    assert_eq!(read("zstd:22").unwrap(), (CompressionAlgorithm::Zstd, Some(22)));
+    for (text, said) in [
+        ("zstd:0", "1 to 22"),
+        ("zstd:23", "1 to 22"),
+        ("gzip:13", "1 to 12"),
+        ("gzip:-1", "1 to 12"),
+        ("zstd:", "1 to 22"),
+        ("zstd:fast", "1 to 22"),
+        ("estargz", "neither"),
+        ("uncompressed", "neither"),
+        ("", "empty"),
+    ] {
+        match read(text) {
+            Err(Error::InvalidOption { name, reason }) => {
+                assert_eq!(name, "compression");
+                assert!(reason.contains(said), "{text}: {reason}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn stages_without_the_cache_have_names() {
+    let stages = |json: &str| read(&format!(r#"{{"no-cache-filter": {json}}}"#)).map(|found| found.no_cache_filter);
+    assert_eq!(stages(r#""build""#).unwrap(), ["build"]);
+    assert_eq!(stages(r#"["a, b", 0]"#).unwrap(), ["a", "b", "0"]);
+    assert!(stages(r#""a,,b""#).is_err());
+}
+
+#[test]
+fn caches_in_every_form() {
+    let caches = |json: &str| read(&format!(r#"{{"cache-to": {json}}}"#)).map(|options| options.cache_to);
+    assert_eq!(caches(r#""localhost:5000/a:b""#).unwrap(), [CacheSpec::Image("localhost:5000/a:b".parse().unwrap())]);
+    let text = "type=registry,mode=max,ref=example.com/a,ignore-error=true,oci-mediatypes=true";
+    let expected = CacheSpec::Registry(RegistryCache {
+        reference: "example.com/a".parse().unwrap(),
+        mode: Some(CacheMode::Max),
+        ignore_error: true,
+        attributes: [("oci-mediatypes".to_owned(), "true".to_owned())].into(),
+    });
+    let gha = CacheSpec::Other("gha".into(), [("scope".to_owned(), "x".to_owned())].into());
+    let found = caches(&format!(r#"["{text}", "type=gha,scope=x"]"#));
+    assert_eq!(found.unwrap(), [expected.clone(), gha]);
+    let mapping = r#"{"type": "registry", "mode": "max", "ref": "example.com/a", "ignore_error": true, "oci_mediatypes": "true"}"#;
+    assert_eq!(caches(mapping).unwrap()[0], expected);
+    let written = "type=registry,ignore-error=true,mode=max,oci-mediatypes=true,ref=example.com/a";
+    assert_eq!(expected.to_string(), written);
+    assert_eq!(caches(&format!("\"{written}\"")).unwrap(), [expected]);
+    let quoted = CacheSpec::Other("s3".into(), [("name".to_owned(), "a,b".to_owned())].into());
+    assert_eq!(quoted.to_string(), r#"type=s3,"name=a,b""#);
+    assert_eq!(caches(&serde_json::to_string(&quoted.to_string()).unwrap()).unwrap(), [quoted]);
+    for (json, said) in [
+        (r#""ref=a/b""#, "`type=` is missing"),
+        (r#""type=registry""#, "type=registry,ref=NAME"),
+        (r#""type=registry,hunter2""#, "type=KIND,key=value"),
+        (r#""type=registry,ref=a,ref=b""#, "`ref` is given twice"),
+        (r#""type=registry,ref=a,mode=all""#, "min or max"),
+        (r#""type=registry,ref=a,ignore-error=maybe""#, "true or false"),
+        (r#""type=s3,\"secret=hunter2""#, "quotation mark"),
+        (r#"{"ref": "a"}"#, "`type=` is missing"),
+        (r#"{"type": "registry", "ref": ["hunter2"]}"#, "`ref` is a list"),
+        ("5", "an integer"),
+    ] {
+        let reason = reason(&format!(r#"{{"cache-to": {json}}}"#));
+        assert!(reason.contains(said) && !reason.contains("hunter2"), "{json}: {reason}");
+    }
+    assert!(matches!(caches(r#""type=registry,ref=A B""#), Err(Error::InvalidReference { .. })));
+    assert!(matches!(caches(r#""UPPER""#), Err(Error::InvalidReference { .. })));
+}
+
+#[test]
+fn outputs_in_every_form() {
+    let found = outputs(value(
+        r#"["type=docker", "type=docker,dest=a.tar", "type=oci,dest=b", "type=oci,dest=c,tar=true", "type=local,dest=d", "e",
+            {"type": "oci", "dest": "f", "tar": false}]"#,
+    ))
+    .unwrap();
+    assert!(!found.push);
+    let expected = [
+        Output::Docker { dest: None },
+        Output::Docker { dest: Some("a.tar".into()) },
+        Output::Oci { dest: "b".into(), tar: None },
+        Output::Oci { dest: "c".into(), tar: Some(true) },
+        Output::Local { dest: "d".into() },
+        Output::Local { dest: "e".into() },
+        Output::Oci { dest: "f".into(), tar: Some(false) },
+    ];
+    assert_eq!(found.outputs, expected);
+    for text in ["type=registry", "type=image,push=true"] {
+        assert_eq!(outputs(Value::Text(text.into())).unwrap(), Outputs { push: true, outputs: vec![] }, "{text}");
+    }
+    let kept = Outputs { push: false, outputs: vec![Output::Store] };
+    assert_eq!(outputs(Value::Text("type=image".into())).unwrap(), kept);
+    assert_eq!(outputs(Value::Null).unwrap(), Outputs::default());
+}
+
+#[test]
+fn a_wrong_output_is_explained() {
+    for (json, said) in [
+        (r#""-""#, "stdout"),
+        (r#""type=oci,dest=-""#, "stdout"),
+        (r#""type=oci""#, "`type=oci,dest=PATH`"),
+        (r#""type=local""#, "`type=local,dest=PATH`"),
+        (r#""type=local,dest=""#, "`dest` is empty"),
+        (r#""type=oci,dest=a,tar=maybe""#, "true or false"),
+        (r#""type=oci,dst=a,dest=b""#, "did you mean `dest`?"),
+        (r#""type=docker,dest=a,compression=zstd""#, "--compression"),
+        (r#""type=registry,name=a""#, "--tag"),
+        (r#""type=registry,dest=a""#, "no attribute `dest`"),
+        (r#""type=tar,dest=a""#, "type=local"),
+        (r#""type=orb""#, "docker, oci, local"),
+        (r#""dest=a""#, "`type=` is missing"),
+        (r#""""#, "type=KIND"),
+        (r#"{"dest": "a"}"#, "`type=` is missing"),
+        ("[5]", "an integer"),
+    ] {
+        match outputs(value(json)) {
+            Err(Error::InvalidOption { name, reason }) => {
+                assert_eq!(name, "output");
+                assert!(reason.contains(said), "{json}: {reason}");
+            }
+            other => panic!("{json}: {other:?}"),
+        }
+    }
 }

@@ -6,12 +6,12 @@ use pyo3::prelude::*;
 
 use super::run::Caller;
 use super::{CancelHandle, aio, convert, error, flag, run};
-use crate::engine::{docker, select};
+use crate::engine::{docker, native, select};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::outcome::Outcome;
 use crate::reference::Reference;
-use crate::request::{BuildRequest, EngineSpec, Job};
+use crate::request::{BuildRequest, EngineKind, EngineSpec, Job};
 
 async fn work(request: BuildRequest, job: Job) -> Result<Outcome> {
     let engine = select(&request.engine, Environment::of_process());
@@ -63,7 +63,13 @@ pub(super) fn doctor<'py>(
         registry.map(|name| Reference::from_str(name).map_err(|failed| error::raise(py, &failed))).transpose()?;
     let caller = Caller { credentials, cancel: flag(cancel), ..Caller::default() };
     let report = run::run(py, &caller, |given| async move {
-        docker::doctor::examine(&spec, registry.as_ref(), Environment::of_process(), &given.job).await
+        let environment = Environment::of_process();
+        match spec.kind {
+            EngineKind::Native => native::doctor::examine(&spec, registry.as_ref(), environment, &given.job).await,
+            EngineKind::Auto | EngineKind::Docker => {
+                docker::doctor::examine(&spec, registry.as_ref(), environment, &given.job).await
+            }
+        }
     })?;
     let result = convert::object(py, &report)?;
     result.set_item("status", convert::object(py, &report.status())?)?;

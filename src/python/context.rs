@@ -1,16 +1,22 @@
 //! Build contexts without a build.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
+use super::file::PlainFile;
 use super::run::{Caller, Work};
 use super::{CancelHandle, convert, error, flag, run};
-use crate::context::{Context, Entry, Format, Kind, PackOptions};
-use crate::error::{Error, Result};
+use crate::context::{Context, Entry, EntryId, Format, Index, Kind, PackOptions, Style};
+use crate::environment::Environment;
+use crate::error::Result;
 use crate::request::{ContextSpec, DockerfileSpec};
 
 /// Opens a context and does something with it, on a thread for blocking work.
@@ -23,98 +29,153 @@ async fn with<T: Send + 'static>(
     tokio::task::spawn_blocking(blocking).await.unwrap_or_else(|failed| run::joined(Err(failed)))
 }
 
-/// The entries of a context, in the order in which they are sent.
-#[pyfunction]
-#[pyo3(signature = (context, *, dockerfile=None, cancel=None))]
-pub(super) fn context_list<'py>(
-    py: Python<'py>,
-    context: &Bound<'py, PyAny>,
-    dockerfile: Option<&Bound<'py, PyAny>>,
-    cancel: Option<&Bound<'py, CancelHandle>>,
-) -> PyResult<Bound<'py, PyList>> {
-    let specs = convert::context(context, dockerfile)?;
-    let caller = Caller { cancel: flag(cancel), ..Caller::default() };
-    let entries = run::run(py, &caller, |given| with(specs, given, |context, _| Ok(context.entries().to_vec())))?;
-    let list = PyList::empty(py);
-    for entry in &entries {
-        list.append(dict(py, &entries, entry)?)?;
-    }
-    Ok(list)
+/// The entries of a context, in the order in which they are sent. A dict is made of an entry when it is asked for: dicts of
+/// a million entries would take most of a gigabyte.
+#[pyclass(frozen, module = "zenml_cooper._core")]
+pub(super) struct ContextList {
+    context: Context,
+    ids: Vec<EntryId>,
 }
 
-fn dict<'py>(py: Python<'py>, entries: &[Entry], entry: &Entry) -> PyResult<Bound<'py, PyDict>> {
+#[pymethods]
+impl ContextList {
+    fn __len__(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyDict>> {
+        let at = if index < 0 { self.ids.len().checked_add_signed(index) } else { usize::try_from(index).ok() };
+        let id = at.and_then(|at| self.ids.get(at)).ok_or_else(|| PyIndexError::new_err("no such entry"))?;
+        dict(py, &self.context.entry(*id))
+    }
+
+    fn __iter__(list: Py<Self>) -> ContextIterator {
+        ContextIterator { list, next: AtomicUsize::new(0) }
+    }
+}
+
+/// An iterator over the entries of a context.
+#[pyclass(frozen, module = "zenml_cooper._core")]
+pub(super) struct ContextIterator {
+    list: Py<ContextList>,
+    next: AtomicUsize,
+}
+
+#[pymethods]
+impl ContextIterator {
+    const fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let list = self.list.get();
+        let at = self.next.fetch_add(1, Ordering::Relaxed);
+        list.ids.get(at).map(|id| dict(py, &list.context.entry(*id))).transpose()
+    }
+}
+
+/// The entries of a context.
+#[pyfunction]
+#[pyo3(signature = (context, *, dockerfile=None, cancel=None))]
+pub(super) fn context_list(
+    py: Python<'_>,
+    context: &Bound<'_, PyAny>,
+    dockerfile: Option<&Bound<'_, PyAny>>,
+    cancel: Option<&Bound<'_, CancelHandle>>,
+) -> PyResult<ContextList> {
+    let (spec, dockerfile) = convert::context(context, dockerfile)?;
+    let caller = Caller { cancel: flag(cancel), ..Caller::default() };
+    run::run(py, &caller, |given| async move {
+        let open = move || {
+            let context = Context::open(&spec, &dockerfile, &given.job.cancel)?;
+            let ids = context.entries().map(|entry| entry.id()).collect();
+            Ok(ContextList { context, ids })
+        };
+        tokio::task::spawn_blocking(open).await.unwrap_or_else(|failed| run::joined(Err(failed)))
+    })
+}
+
+fn dict<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("path", convert::path(py, &entry.path)?)?;
-    dict.set_item("kind", kind(&entry.kind))?;
+    dict.set_item("kind", entry.kind.name())?;
     dict.set_item("size", entry.size())?;
     dict.set_item("mode", entry.mode)?;
     let target = match &entry.kind {
-        Kind::Symlink { target } => Some(target),
-        Kind::Hardlink { first } => Some(
-            &entries
-                .get(*first)
-                .ok_or_else(|| error::raise(py, &Error::internal("a hard link to an entry that is not there")))?
-                .path,
-        ),
+        Kind::Symlink { target } | Kind::Hardlink { first: target, .. } => Some(target),
         _ => None,
     };
     dict.set_item("target", target.map(|target| convert::path(py, target)).transpose()?)?;
     Ok(dict)
 }
 
-const fn kind(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::File { .. } => "file",
-        Kind::Dir => "dir",
-        Kind::Symlink { .. } => "symlink",
-        Kind::Hardlink { .. } => "hardlink",
-        Kind::Fifo => "fifo",
-        Kind::CharDevice { .. } => "char_device",
-        Kind::BlockDevice { .. } => "block_device",
-    }
-}
-
 /// Writes a context as an archive. `output` is a path, where the archive appears when it is complete, or an object with
-/// `write`, which is called on this thread.
+/// `write`, which is called on this thread unless it is a file on disk.
 #[pyfunction]
-#[pyo3(signature = (context, output, format="tar", *, dockerfile=None, level=None, source_date_epoch=None, cancel=None))]
+#[pyo3(signature = (
+    context, output, format="tar", *, dockerfile=None, level=None, source_date_epoch=None, digest=true, cancel=None
+))]
 #[allow(clippy::too_many_arguments, reason = "they are keyword arguments of Python")]
 pub(super) fn context_pack<'py>(
     py: Python<'py>,
     context: &Bound<'py, PyAny>,
-    output: Bound<'py, PyAny>,
+    output: &Bound<'py, PyAny>,
     format: &str,
     dockerfile: Option<&Bound<'py, PyAny>>,
     level: Option<i32>,
     source_date_epoch: Option<u64>,
+    digest: bool,
     cancel: Option<&Bound<'py, CancelHandle>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let specs = convert::context(context, dockerfile)?;
     let format = Format::from_str(format).map_err(|failed| error::raise(py, &failed))?;
-    let mut options = PackOptions { level, ..format.into() };
+    let mut options = PackOptions { level, digest, ..format.into() };
     options.mtime = source_date_epoch.unwrap_or(options.mtime);
     let mut caller = Caller { cancel: flag(cancel), ..Caller::default() };
-    let path = if output.hasattr("write")? {
-        caller.output = Some(output);
-        None
+    let object = if output.hasattr("write")? {
+        Some(output.clone())
     } else if let Ok(descriptor) = output.extract::<i32>() {
-        caller.output = Some(unbuffered(py, descriptor)?);
-        None
+        Some(unbuffered(py, descriptor)?)
     } else {
-        Some(output.extract::<PathBuf>()?)
+        None
     };
-    let packed = run::run(py, &caller, |given| {
+    let (mut target, mut plain) = (Target::Object, None);
+    match object {
+        None => target = Target::Path(output.extract()?),
+        Some(object) => match PlainFile::of(&object)? {
+            Some((found, file)) => (target, plain) = (Target::File(file), Some(found)),
+            None => caller.output = Some(object),
+        },
+    }
+    let (packed, overview) = run::run(py, &caller, |given| {
         with(specs, given, move |context, mut given| {
             let cancel = given.job.cancel.clone();
-            match path {
-                Some(path) => context.pack_to_path(options, &path, &cancel),
-                None => context.pack(options, &mut given.output, &cancel),
-            }
+            let packed = match target {
+                Target::Path(path) => context.pack_to_path(options, &path, &cancel),
+                Target::File(mut file) => context.pack(options, &mut file, &cancel),
+                Target::Object => context.pack(options, &mut given.output, &cancel),
+            }?;
+            Ok((packed, context.overview(&cancel)?))
         })
     })?;
+    if let Some(plain) = plain {
+        plain.advance(packed.bytes_out)?;
+    }
     let result = convert::object(py, &packed)?;
     add_messages(&result.get_item("notices")?, &packed.notices)?;
+    result.set_item("context", convert::object(py, &overview)?)?;
+    add_messages(&result.get_item("context")?.get_item("warnings")?, &overview.warnings)?;
     Ok(result)
+}
+
+/// Where an archive goes.
+enum Target {
+    /// There, when it is complete.
+    Path(PathBuf),
+    /// Into it.
+    File(File),
+    /// To the calling thread, which writes it.
+    Object,
 }
 
 /// A file object for a descriptor, which stays open when the object goes.
@@ -126,25 +187,93 @@ fn unbuffered(py: Python<'_>, descriptor: i32) -> PyResult<Bound<'_, PyAny>> {
     py.import("os")?.getattr("fdopen")?.call((descriptor,), Some(&arguments))
 }
 
-/// A digest of the content: equal for equal paths, modes and bytes.
+/// A digest of the content, equal for equal paths, modes and bytes, and how much was read for it. Without `index`, all is.
 #[pyfunction]
-#[pyo3(signature = (context, *, dockerfile=None, cancel=None))]
+#[pyo3(signature = (context, *, dockerfile=None, index=true, cancel=None))]
 pub(super) fn context_digest<'py>(
     py: Python<'py>,
     context: &Bound<'py, PyAny>,
     dockerfile: Option<&Bound<'py, PyAny>>,
+    index: bool,
     cancel: Option<&Bound<'py, CancelHandle>>,
-) -> PyResult<String> {
+) -> PyResult<Bound<'py, PyAny>> {
     let specs = convert::context(context, dockerfile)?;
     let caller = Caller { cancel: flag(cancel), ..Caller::default() };
-    let digest = run::run(py, &caller, |given| with(specs, given, |context, given| context.digest(&given.job.cancel)))?;
-    Ok(digest.to_string())
+    let index = if index { Index::of_user(&Environment::of_process()) } else { None };
+    let digest = run::run(py, &caller, |given| {
+        with(specs, given, move |context, given| context.digest(index.as_ref(), &given.job.cancel))
+    })?;
+    convert::object(py, &digest)
 }
 
-/// What is in a context, what takes up the space, and what should perhaps not be there.
+/// Writes what is in a context as text, in one of several styles, to an object with `write`.
+#[pyfunction]
+#[pyo3(signature = (context, output, style="names", *, dockerfile=None, cancel=None))]
+pub(super) fn context_write_list<'py>(
+    py: Python<'py>,
+    context: &Bound<'py, PyAny>,
+    output: Bound<'py, PyAny>,
+    style: &str,
+    dockerfile: Option<&Bound<'py, PyAny>>,
+    cancel: Option<&Bound<'py, CancelHandle>>,
+) -> PyResult<()> {
+    let specs = convert::context(context, dockerfile)?;
+    let style = Style::from_str(style).map_err(|failed| error::raise(py, &failed))?;
+    let caller = Caller { cancel: flag(cancel), output: Some(output), ..Caller::default() };
+    let list = move |context: &Context, mut given: Work| {
+        let cancel = given.job.cancel.clone();
+        context.list(style, &mut given.output, &cancel)
+    };
+    run::run(py, &caller, |given| with(specs, given, list))
+}
+
+/// What is in a context, what takes up the space, and what should perhaps not be there. With `excluded`, what the ignore
+/// file excludes is looked at as well.
+#[pyfunction]
+#[pyo3(signature = (context, *, dockerfile=None, excluded=false, cancel=None))]
+pub(super) fn context_report<'py>(
+    py: Python<'py>,
+    context: &Bound<'py, PyAny>,
+    dockerfile: Option<&Bound<'py, PyAny>>,
+    excluded: bool,
+    cancel: Option<&Bound<'py, CancelHandle>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let specs = convert::context(context, dockerfile)?;
+    let caller = Caller { cancel: flag(cancel), ..Caller::default() };
+    let look = move |context: &Context, given: Work| context.report(excluded, &given.job.cancel);
+    let report = run::run(py, &caller, |given| with(specs, given, look))?;
+    let result = convert::object(py, &report)?;
+    add_messages(&result.get_item("warnings")?, &report.warnings)?;
+    add_messages(&result.get_item("notices")?, &report.notices)?;
+    Ok(result)
+}
+
+/// Why each of these paths is in a context, or is not. They are relative to the root.
+#[pyfunction]
+#[pyo3(signature = (context, paths, *, dockerfile=None, cancel=None))]
+pub(super) fn context_why<'py>(
+    py: Python<'py>,
+    context: &Bound<'py, PyAny>,
+    paths: Vec<PathBuf>,
+    dockerfile: Option<&Bound<'py, PyAny>>,
+    cancel: Option<&Bound<'py, CancelHandle>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let specs = convert::context(context, dockerfile)?;
+    let caller = Caller { cancel: flag(cancel), ..Caller::default() };
+    let explain = move |context: &Context, given: Work| {
+        let why = |path: &PathBuf| context.why(path.as_os_str().as_bytes(), &given.job.cancel);
+        paths.iter().map(why).collect::<Result<Vec<_>>>()
+    };
+    let found = run::run(py, &caller, |given| with(specs, given, explain))?;
+    let result = convert::object(py, &found)?;
+    add_messages(&result, &found)?;
+    Ok(result)
+}
+
+/// What the ignore file could exclude besides, as lines for it.
 #[pyfunction]
 #[pyo3(signature = (context, *, dockerfile=None, cancel=None))]
-pub(super) fn context_report<'py>(
+pub(super) fn context_suggest<'py>(
     py: Python<'py>,
     context: &Bound<'py, PyAny>,
     dockerfile: Option<&Bound<'py, PyAny>>,
@@ -152,11 +281,9 @@ pub(super) fn context_report<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let specs = convert::context(context, dockerfile)?;
     let caller = Caller { cancel: flag(cancel), ..Caller::default() };
-    let report = run::run(py, &caller, |given| with(specs, given, |context, _| Ok(context.report())))?;
-    let result = convert::object(py, &report)?;
-    add_messages(&result.get_item("warnings")?, &report.warnings)?;
-    add_messages(&result.get_item("notices")?, &report.notices)?;
-    Ok(result)
+    let suggest = |context: &Context, given: Work| context.suggest(&given.job.cancel);
+    let found = run::run(py, &caller, |given| with(specs, given, suggest))?;
+    convert::object(py, &found)
 }
 
 /// Gives each of these dicts what it says to people.

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::error;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::options::{self, Value};
+use crate::options::{self, Outputs, Value};
 use crate::reference::Reference;
-use crate::request::{BuildRequest, ContextSpec, Credential, DockerfileSpec};
+use crate::request::{BuildOptions, BuildRequest, ContextSpec, Credential, DockerfileSpec};
 
 /// Reads any object as far as `Value` goes; `name` says what it is when it is something else.
 fn value(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Value> {
@@ -26,8 +26,8 @@ fn typed<T: for<'de> Deserialize<'de>>(value: Value, name: &str) -> Result<T> {
     T::deserialize(value).map_err(|failed| Error::InvalidOption { name: name.into(), reason: failed.to_string() })
 }
 
-/// A request. `options` in it are names and values as users write them, see [`crate::options`]; `default_options` are those
-/// that hold where the user gave none.
+/// A request. `options` and `outputs` in it are as users write them, see [`crate::options`]; `default_options` are those that
+/// hold where the user gave none.
 pub(super) fn request(object: &Bound<'_, PyAny>) -> PyResult<BuildRequest> {
     let parsed = parse(value(object, "request")?);
     parsed.map_err(|failed| error::raise(object.py(), &failed))
@@ -36,6 +36,7 @@ pub(super) fn request(object: &Bound<'_, PyAny>) -> PyResult<BuildRequest> {
 fn parse(mut value: Value) -> Result<BuildRequest> {
     let options = value.take("options").unwrap_or(Value::Null);
     let defaults = value.take("default_options").unwrap_or(Value::Null);
+    let outputs = options::outputs(value.take("outputs").unwrap_or(Value::Null))?;
     // Serde has one kind of error; here a bad name keeps its own.
     if let Some(Value::List(tags)) = value.get("tags") {
         for tag in tags {
@@ -46,8 +47,20 @@ fn parse(mut value: Value) -> Result<BuildRequest> {
     }
     let mut request: BuildRequest = typed(value, "request")?;
     request.options = options::normalize_with_defaults(options, defaults)?;
+    request.push |= outputs.push;
+    request.outputs = outputs.outputs;
     request.validate()?;
     Ok(request)
+}
+
+/// Where an image goes, as its user wrote it.
+pub(super) fn outputs(object: &Bound<'_, PyAny>) -> PyResult<Outputs> {
+    options::outputs(value(object, "output")?).map_err(|failed| error::raise(object.py(), &failed))
+}
+
+/// Build options as their user wrote them.
+pub(super) fn options(object: &Bound<'_, PyAny>) -> PyResult<BuildOptions> {
+    options::normalize(value(object, "options")?).map_err(|failed| error::raise(object.py(), &failed))
 }
 
 /// A context, and a Dockerfile within or beside it.

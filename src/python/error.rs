@@ -42,9 +42,23 @@ const fn class(error: &Error) -> &'static str {
         | Error::ContextPath { .. }
         | Error::IgnoreFile { .. }
         | Error::IgnorePattern { .. } => "ContextError",
-        Error::DockerfileMissing { .. } | Error::Dockerfile { .. } => "DockerfileError",
+        Error::DockerfileMissing { .. }
+        | Error::Dockerfile { .. }
+        | Error::DockerfileSyntax { .. }
+        | Error::DockerfileVariable { .. }
+        | Error::DockerfileValue { .. }
+        | Error::DockerfileStage { .. }
+        | Error::DockerfileFrontend { .. } => "DockerfileError",
         Error::StepFailed(_) => "StepFailed",
-        Error::BaseMissing { .. } | Error::BuildFailed { .. } => "BuildError",
+        Error::BaseMissing { .. }
+        | Error::BuildFailed { .. }
+        | Error::ImageInvalid { .. }
+        | Error::PlatformMissing { .. }
+        | Error::CopyFailed { .. }
+        | Error::FetchFailed { .. }
+        | Error::StepUnsupported { .. }
+        | Error::OutputFailed { .. } => "BuildError",
+        Error::Store { .. } | Error::StoreDamaged { .. } => "StoreError",
         Error::DaemonUnreachable { .. }
         | Error::DaemonDenied { .. }
         | Error::DaemonRefused { .. }
@@ -53,6 +67,7 @@ const fn class(error: &Error) -> &'static str {
         | Error::NoSpace { .. } => "DaemonError",
         Error::RegistryDenied { .. }
         | Error::RegistryUnreachable { .. }
+        | Error::RegistryRefused { .. }
         | Error::PushFailed { .. }
         | Error::DigestMismatch { .. }
         | Error::Credentials { .. } => "RegistryError",
@@ -77,7 +92,8 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         Error::SecretUnavailable { id, reason } | Error::SshUnavailable { id, reason } => set!(id, reason),
         Error::ContextRoot { path, source }
         | Error::ContextRead { path, source }
-        | Error::IgnoreFile { path, source } => {
+        | Error::IgnoreFile { path, source }
+        | Error::OutputFailed { path, source } => {
             fields.set_item("path", path.as_os_str())?;
             fields.set_item("errno", source.raw_os_error())?;
         }
@@ -89,9 +105,17 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         Error::ContextPath { path, reason } => set!(path, reason),
         Error::IgnorePattern { location: _, reason } => set!(reason),
         Error::DockerfileMissing { path } => set!(path),
-        Error::Dockerfile { location: _, message } | Error::BuildFailed { message } | Error::NoSpace { message } => {
-            set!(message);
-        }
+        Error::Dockerfile { location: _, message }
+        | Error::DockerfileFrontend { location: _, message }
+        | Error::StepUnsupported { location: _, message }
+        | Error::BuildFailed { message }
+        | Error::NoSpace { message }
+        | Error::Internal { message } => set!(message),
+        Error::DockerfileSyntax { location: _, message, suggestion }
+        | Error::DockerfileVariable { location: _, message, suggestion }
+        | Error::DockerfileValue { location: _, message, suggestion }
+        | Error::DockerfileStage { location: _, message, suggestion }
+        | Error::CopyFailed { location: _, message, suggestion } => set!(message, suggestion),
         Error::StepFailed(step) => step_fields(&fields, step)?,
         Error::BaseMissing { reference, location: _, message } | Error::PushFailed { reference, message } => {
             set!(reference, message);
@@ -108,12 +132,24 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
             set!(registry, reason);
         }
         Error::DigestMismatch { reference, expected, found } => set!(reference, expected, found),
+        Error::ImageInvalid { what, reason } => set!(what, reason),
+        Error::PlatformMissing { reference, platform, available } => set!(reference, platform, available),
+        Error::RegistryRefused { registry, action, status, message } => set!(registry, action, status, message),
+        Error::Store { path, action, source } => {
+            fields.set_item("path", path.as_os_str())?;
+            set!(action);
+            fields.set_item("errno", source.raw_os_error())?;
+        }
+        Error::StoreDamaged { path, reason } => {
+            fields.set_item("path", path.as_os_str())?;
+            set!(reason);
+        }
+        Error::FetchFailed { location: _, url, reason } => set!(url, reason),
         Error::Interrupted => {}
         Error::TimedOut { action, after } => {
             set!(action);
             fields.set_item("seconds", after.as_secs_f64())?;
         }
-        Error::Internal { message } => set!(message),
     }
     if let Some(location) = error.location() {
         fields.set_item("file", &location.file)?;

@@ -7,15 +7,22 @@ mod aio;
 mod build;
 mod context;
 mod convert;
+mod dockerfile;
 mod error;
 mod exercise;
+mod file;
 mod run;
 mod samples;
+mod store;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::cancel::Cancel;
+use crate::environment::Environment;
 use crate::error::Error;
+use crate::options::Arguments;
+use crate::reference::Reference;
 
 /// Stops the calls that it was given to, from any thread. Cannot be set back.
 #[pyclass(frozen, module = "zenml_cooper._core")]
@@ -64,6 +71,34 @@ fn build_option_names() -> std::collections::BTreeMap<&'static str, &'static [&'
     crate::options::names()
 }
 
+/// Build options as arguments of `program` (`kaniko`, `codebuild`, `cloudbuild`), and what was left out of them.
+#[pyfunction]
+fn build_arguments<'py>(options: &Bound<'py, PyAny>, program: &str) -> PyResult<Bound<'py, PyAny>> {
+    let py = options.py();
+    let options = convert::options(options)?;
+    let arguments = program.parse().and_then(|program| Arguments::of(program, &options, &Environment::of_process()));
+    convert::object(py, &arguments.map_err(|failed| error::raise(py, &failed))?)
+}
+
+/// Where an image goes: `push`, whether into its registry, and `outputs`, where else, each a dict with a `type`.
+#[pyfunction]
+fn build_outputs<'py>(outputs: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    convert::object(outputs.py(), &convert::outputs(outputs)?)
+}
+
+/// The parts of an image's name: `name` without tag and digest, `registry`, `repository`, `tag` and `digest`.
+#[pyfunction]
+fn image_reference<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyDict>> {
+    let reference: Reference = text.parse().map_err(|failed| error::raise(py, &failed))?;
+    let parts = PyDict::new(py);
+    parts.set_item("name", reference.name())?;
+    parts.set_item("registry", reference.registry())?;
+    parts.set_item("repository", reference.repository())?;
+    parts.set_item("tag", reference.tag())?;
+    parts.set_item("digest", reference.digest().map(ToString::to_string))?;
+    Ok(parts)
+}
+
 /// Checks a request as far as that is possible without a daemon or a file; raises what `build` would raise.
 #[pyfunction]
 fn check_request(request: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -90,8 +125,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.py().import("atexit")?.call_method1("register", (wait,))?;
     module.add("version", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<CancelHandle>()?;
+    module.add_class::<context::ContextList>()?;
     module.add_function(wrap_pyfunction!(error_codes, module)?)?;
     module.add_function(wrap_pyfunction!(build_option_names, module)?)?;
+    module.add_function(wrap_pyfunction!(build_arguments, module)?)?;
+    module.add_function(wrap_pyfunction!(build_outputs, module)?)?;
+    module.add_function(wrap_pyfunction!(image_reference, module)?)?;
     module.add_function(wrap_pyfunction!(check_request, module)?)?;
     module.add_function(wrap_pyfunction!(build::build, module)?)?;
     module.add_function(wrap_pyfunction!(build::build_async, module)?)?;
@@ -99,7 +138,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(context::context_list, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_pack, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_digest, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_write_list, module)?)?;
     module.add_function(wrap_pyfunction!(context::context_report, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_why, module)?)?;
+    module.add_function(wrap_pyfunction!(context::context_suggest, module)?)?;
+    module.add_function(wrap_pyfunction!(dockerfile::dockerfile_check, module)?)?;
+    module.add_function(wrap_pyfunction!(store::store_usage, module)?)?;
+    module.add_function(wrap_pyfunction!(store::store_prune, module)?)?;
     module.add_function(wrap_pyfunction!(_raise_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(_events_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(exercise::_exercise_for_test, module)?)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, Location, StepFailure};
-use crate::event::Event;
+use crate::event::{Event, Largest};
 
 fn location() -> Location {
     let source = vec!["RUN false".to_owned()];
@@ -44,6 +44,11 @@ pub(super) fn errors() -> Vec<Error> {
         Error::IgnorePattern { location: Box::new(location()), reason: text() },
         Error::DockerfileMissing { path: "Dockerfile".into() },
         Error::Dockerfile { location: place(), message: text() },
+        Error::DockerfileSyntax { location: Box::new(location()), message: text(), suggestion: None },
+        Error::DockerfileVariable { location: Box::new(location()), message: text(), suggestion: None },
+        Error::DockerfileValue { location: Box::new(location()), message: text(), suggestion: None },
+        Error::DockerfileStage { location: Box::new(location()), message: text(), suggestion: None },
+        Error::DockerfileFrontend { location: Box::new(location()), message: text() },
         Error::StepFailed(Box::new(failed_step())),
         Error::BaseMissing { reference: "none:1".into(), location: place(), message: text() },
         Error::BuildFailed { message: text() },
@@ -58,6 +63,15 @@ pub(super) fn errors() -> Vec<Error> {
         Error::PushFailed { reference: text(), message: text() },
         Error::DigestMismatch { reference: text(), expected: text(), found: text() },
         Error::Credentials { registry: text(), reason: text() },
+        Error::ImageInvalid { what: "manifest".into(), reason: text() },
+        Error::PlatformMissing { reference: text(), platform: "linux/arm64".into(), available: "linux/amd64".into() },
+        Error::RegistryRefused { registry: text(), action: text(), status: 500, message: text() },
+        Error::Store { path: "/none".into(), action: "write".into(), source: source() },
+        Error::StoreDamaged { path: "/none".into(), reason: text() },
+        Error::CopyFailed { location: Box::new(location()), message: text(), suggestion: None },
+        Error::FetchFailed { location: place(), url: "https://example.org/x".into(), reason: text() },
+        Error::StepUnsupported { location: Box::new(location()), message: text() },
+        Error::OutputFailed { path: "/none".into(), source: source() },
         Error::Interrupted,
         Error::TimedOut { action: text(), after: Duration::from_secs(5) },
         Error::internal("sample"),
@@ -90,8 +104,10 @@ fn after(event: &Event) -> Option<Event> {
     let (id, name) = (|| "step-1".to_owned(), || "[2/3] RUN pip install".to_owned());
     Some(match event {
         Event::Engine { .. } => {
-            let root = Some("/src".to_owned());
-            Event::Context { root, files: 12, bytes: 34_567, excluded: 8, extra_files: 2, seconds: 0.01 }
+            let largest = Some(Largest { path: "data".into(), directory: true, bytes: 23_456 });
+            let (root, ignore_file) = (Some("/src".into()), Some(".dockerignore".into()));
+            let (files, bytes, excluded, extra_files) = (12, 34_567, 8, 2);
+            Event::Context { root, ignore_file, files, bytes, excluded, extra_files, largest, seconds: 0.01 }
         }
         Event::Context { .. } => Event::StepStarted { id: id(), name: name() },
         Event::StepStarted { .. } => Event::StepLog { id: id(), stream: 1, text: "Collecting cooper\n".into() },
