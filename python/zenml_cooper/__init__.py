@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zenml_cooper import aio, exceptions
     from zenml_cooper._build import build
+    from zenml_cooper._contexts import context_digest, context_entries, context_report, context_suggest, context_why
     from zenml_cooper._core import CancelHandle
     from zenml_cooper.context import CooperBuildContext
     from zenml_cooper.exceptions import CooperError
@@ -29,6 +30,11 @@ __all__ = [
     "__version__",
     "aio",
     "build",
+    "context_digest",
+    "context_entries",
+    "context_report",
+    "context_suggest",
+    "context_why",
     "exceptions",
 ]
 
@@ -40,6 +46,11 @@ _LAZY = {
     "Outcome": ("zenml_cooper.outcome", "Outcome"),
     "aio": ("zenml_cooper.aio", None),
     "build": ("zenml_cooper._build", "build"),
+    "context_digest": ("zenml_cooper._contexts", "context_digest"),
+    "context_entries": ("zenml_cooper._contexts", "context_entries"),
+    "context_report": ("zenml_cooper._contexts", "context_report"),
+    "context_suggest": ("zenml_cooper._contexts", "context_suggest"),
+    "context_why": ("zenml_cooper._contexts", "context_why"),
     "exceptions": ("zenml_cooper.exceptions", None),
 }
 

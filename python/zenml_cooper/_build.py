@@ -27,18 +27,23 @@ def build(
     dockerfile_text: str | None = None,
     tags: Sequence[str] = (),
     push: bool = False,
+    outputs: Sequence[str | Mapping[str, Any]] = (),
     build_args: Mapping[str, str | None] | None = None,
     labels: Mapping[str, str] | None = None,
     target: str | None = None,
     platform: str | None = None,
     no_cache: bool = False,
+    no_cache_filter: Sequence[str] | None = None,
     pull: bool = False,
     cache_from: Sequence[str] | None = None,
+    cache_to: Sequence[str] | None = None,
+    compression: str | None = None,
+    fold: bool | None = None,
     secrets: Sequence[str | Mapping[str, str | bytes]] | None = None,
     options: Mapping[str, Any] | None = None,
     ignore_file: PathLike | None = None,
     extra_files: ExtraFiles | None = None,
-    engine: Literal["auto", "docker"] = "auto",
+    engine: Literal["auto", "native", "docker"] = "auto",
     endpoint: str | None = None,
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
@@ -56,19 +61,28 @@ def build(
         dockerfile_text: The text of the Dockerfile, in place of a file.
         tags: The image's names.
         push: Push every tag.
+        outputs: Where else the image goes, as `--output` of the command takes it: `"type=docker"`,
+            `"type=docker,dest=FILE"`, `"type=oci,dest=PATH"`, `"type=local,dest=DIR"`, or mappings of the same. With
+            none, the image stays where the engine keeps its own.
         build_args: Build arguments; `None` takes the value from the environment. They stay in the image's history.
         labels: Labels of the image.
         target: The stage to build.
         platform: `os/architecture[/variant]`; without it, that of the machine that builds.
         no_cache: Run every step again.
+        no_cache_filter: Stages, by name (or, with the native engine, number), whose steps run again.
         pull: Look for newer base images.
-        cache_from: Images to take cached steps from.
+        cache_from: Where to take cached steps from: names of images, or `"type=registry,ref=NAME"`.
+        cache_to: Where to keep cached steps: `"type=registry,ref=NAME[,mode=min|max][,ignore-error=true]"`.
+        compression: How the native engine compresses new layers: `"gzip"` or `"zstd"`, perhaps with a level:
+            `"zstd:5"`. Without it, gzip, or what the base has.
+        fold: Whether the native engine makes `RUN chmod` and `RUN chown` part of the COPY before them where that gives
+            the same files; without it, it does.
         secrets: Secrets for `RUN --mount=type=secret`: `"id=ID,src=FILE"`, `"id=ID,env=VARIABLE"`, or
             `{"id": ..., "value": ...}`.
         options: Other options of `docker build`, by their names there or in docker-py (`docs/flavors/docker.md`).
         ignore_file: The ignore file, in place of `<Dockerfile>.dockerignore` or `.dockerignore`.
         extra_files: Files that are in the context and not on disk: path to content, or to content and mode.
-        engine: What builds.
+        engine: What builds: `"docker"` is a daemon, `"native"` this process.
         endpoint: The daemon's address; without it, the one that the Docker CLI would use.
         docker_context: A context of the Docker CLI, in place of the current one.
         tls: `ca_cert`, `client_cert`, `client_key` (paths) and `skip_verify` for `endpoint`.
@@ -93,7 +107,21 @@ def build(
         dockerfile=dockerfile_spec(dockerfile, dockerfile_text),
         tags=tags,
         push=push,
-        options=named_options(build_args, labels, target, platform, no_cache, pull, cache_from, secrets),
+        outputs=outputs,
+        options={
+            "build-arg": build_args,
+            "label": labels,
+            "target": target,
+            "platform": platform,
+            "no-cache": no_cache or None,
+            "no-cache-filter": no_cache_filter,
+            "pull": pull or None,
+            "cache-from": cache_from,
+            "cache-to": cache_to,
+            "compression": compression,
+            "fold": fold,
+            "secret": secrets,
+        },
         more_options=options,
         engine=engine_spec(engine, endpoint, docker_context, tls, builder),
     )
@@ -144,6 +172,7 @@ def make_request(
     dockerfile: Mapping[str, Any],
     tags: Sequence[str],
     push: bool,
+    outputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (),
     options: Mapping[str, Any],
     more_options: Mapping[str, Any] | None,
     engine: Mapping[str, Any],
@@ -158,31 +187,9 @@ def make_request(
         "dockerfile": dict(dockerfile),
         "tags": list(tags),
         "push": push,
+        "outputs": plain(outputs),
         "options": given,
         "engine": {name: plain(value) for name, value in engine.items()},
-    }
-
-
-def named_options(
-    build_args: Mapping[str, str | None] | None,
-    labels: Mapping[str, str] | None,
-    target: str | None,
-    platform: str | None,
-    no_cache: bool,
-    pull: bool,
-    cache_from: Sequence[str] | None,
-    secrets: Sequence[str | Mapping[str, str | bytes]] | None,
-) -> dict[str, Any]:
-    """The options that have keyword arguments of their own."""
-    return {
-        "build-arg": build_args,
-        "label": labels,
-        "target": target,
-        "platform": platform,
-        "no-cache": no_cache or None,
-        "pull": pull or None,
-        "cache-from": cache_from,
-        "secret": secrets,
     }
 
 

@@ -1,23 +1,35 @@
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, Protocol, TypeAlias, final
+
+from zenml_cooper._contexts import Entry, Report, Suggestion, Why
 
 __all__ = [
     "CancelHandle",
+    "ContextList",
     "_events_for_test",
     "_exercise_async_for_test",
     "_exercise_for_test",
     "_raise_for_test",
     "build",
+    "build_arguments",
     "build_async",
     "build_option_names",
+    "build_outputs",
     "check_request",
     "context_digest",
     "context_list",
     "context_pack",
     "context_report",
+    "context_suggest",
+    "context_why",
+    "context_write_list",
+    "dockerfile_check",
     "doctor",
     "error_codes",
+    "image_reference",
+    "store_prune",
+    "store_usage",
     "version",
 ]
 
@@ -39,6 +51,11 @@ class CancelHandle:
 
 def error_codes() -> list[str]: ...
 def build_option_names() -> dict[str, list[str]]: ...
+def build_arguments(
+    options: Mapping[str, Any], program: Literal["kaniko", "codebuild", "cloudbuild"]
+) -> dict[str, list[str]]: ...
+def build_outputs(outputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> dict[str, Any]: ...
+def image_reference(text: str) -> dict[str, str | None]: ...
 def build(
     request: Mapping[str, Any],
     *,
@@ -60,9 +77,24 @@ def doctor(
     credentials: _Credentials | None = None,
     cancel: CancelHandle | None = None,
 ) -> dict[str, Any]: ...
+
+@final
+class ContextList:
+    def __getitem__(self, key: int, /) -> Entry: ...
+    def __iter__(self) -> Iterator[Entry]: ...
+    def __len__(self) -> int: ...
+
 def context_list(
     context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
-) -> list[dict[str, Any]]: ...
+) -> ContextList: ...
+def context_write_list(
+    context: Mapping[str, Any],
+    output: _Writable,
+    style: str = "names",
+    *,
+    dockerfile: Mapping[str, str] | None = None,
+    cancel: CancelHandle | None = None,
+) -> None: ...
 def context_pack(
     context: Mapping[str, Any],
     output: str | os.PathLike[str] | int | _Writable,
@@ -71,14 +103,38 @@ def context_pack(
     dockerfile: Mapping[str, str] | None = None,
     level: int | None = None,
     source_date_epoch: int | None = None,
+    digest: bool = True,
     cancel: CancelHandle | None = None,
 ) -> dict[str, Any]: ...
 def context_digest(
-    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
-) -> str: ...
-def context_report(
-    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
+    context: Mapping[str, Any],
+    *,
+    dockerfile: Mapping[str, str] | None = None,
+    index: bool = True,
+    cancel: CancelHandle | None = None,
 ) -> dict[str, Any]: ...
+def context_report(
+    context: Mapping[str, Any],
+    *,
+    dockerfile: Mapping[str, str] | None = None,
+    excluded: bool = False,
+    cancel: CancelHandle | None = None,
+) -> Report: ...
+def context_why(
+    context: Mapping[str, Any],
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    dockerfile: Mapping[str, str] | None = None,
+    cancel: CancelHandle | None = None,
+) -> list[Why]: ...
+def context_suggest(
+    context: Mapping[str, Any], *, dockerfile: Mapping[str, str] | None = None, cancel: CancelHandle | None = None
+) -> Suggestion: ...
+def store_usage(*, cancel: CancelHandle | None = None) -> dict[str, Any]: ...
+def store_prune(
+    *, keep_storage: str | None = None, older_than: str | None = None, cancel: CancelHandle | None = None
+) -> dict[str, Any]: ...
+def dockerfile_check(request: Mapping[str, Any]) -> dict[str, Any]: ...
 def check_request(request: Mapping[str, Any]) -> None: ...
 def _raise_for_test(code: str) -> NoReturn: ...
 def _events_for_test() -> list[dict[str, Any]]: ...

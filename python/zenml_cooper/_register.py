@@ -1,5 +1,6 @@
 """Registers the flavors in the active ZenML (`cooper zenml register`)."""
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,10 +23,11 @@ class FlavorNameTaken(Exception):
 
 
 def register_flavors() -> list[Registered]:
-    """Registers all flavors of this package, and prints what became of them and what to type next; repeatable.
+    """Registers the flavors of this package, and prints what became of them and what to type next; repeatable.
 
-    A flavor that is there already, from this package, is brought up to date. Fails with `FlavorNameTaken` where a
-    flavor of another source has its name, and with ZenML's own errors where the server refuses.
+    A flavor that is there already, from this package, is brought up to date; one whose packages are not installed is
+    left out. Fails with `FlavorNameTaken` where a flavor of another source has its name, and with ZenML's own errors
+    where the server refuses.
     """
     from zenml.client import Client
 
@@ -35,6 +37,10 @@ def register_flavors() -> list[Registered]:
     registered = [_register(client, getattr(flavors, name)()) for name in flavors.__all__]
     for flavor in registered:
         print(f"{flavor.name} {flavor.change}")
+    for name, reason in flavors.missing().items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
+    if not shutil.which("kubectl"):
+        print("cooper_kaniko builds where `kubectl` is on the PATH; here it is not", file=sys.stderr)
     print(f"\nNext:\n{_next_commands(registered[0].name)}", file=sys.stderr)
     return registered
 

@@ -1,6 +1,7 @@
 """Text for people: output of builds made harmless, numbers made readable."""
 
 import re
+import sys
 
 # Escape sequences (CSI, OSC and the like, with their arguments, or alone), then all control characters but the tab.
 _CONTROLS = re.compile(
@@ -46,3 +47,13 @@ def seconds(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """`1 file`, `1,234 files`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def entries(number: int) -> str:
+    """`1 entry`, `1,234 entries`."""
+    return f"{number:,} entry" if number == 1 else f"{number:,} entries"
+
+
+def say(text: str) -> None:
+    """Says something on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)

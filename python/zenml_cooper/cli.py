@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from zenml_cooper._text import count, sanitize, size
+from zenml_cooper import _cli_cache, _cli_context
+from zenml_cooper._text import count, sanitize, say
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -21,17 +22,6 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _USAGE_CODES = frozenset(
     {"invalid-reference", "invalid-digest", "invalid-platform", "unknown-option", "invalid-option"}
 )
-_PACK_TYPES = ("tar", "tar.gz", "tar.zst", "zip")
-_PACK_SUFFIXES = {
-    ".tar": "tar",
-    ".tar.gz": "tar.gz",
-    ".tgz": "tar.gz",
-    ".tar.zst": "tar.zst",
-    ".tzst": "tar.zst",
-    ".zip": "zip",
-}
-# How many of the largest files `context du` names.
-_LARGEST = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,27 +49,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED
     except (KeyboardInterrupt, CooperCancelled):
-        _say("interrupted")
+        say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`cooper context ls | head`). Python must not try to write the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except CooperError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return USAGE if error.code in _USAGE_CODES else FAILED
     except OSError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return FAILED
     return code
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,7 +92,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Fails with a usage error."""
-        _say(f"error: {message}\n{self.format_usage().rstrip()}\n`{self.prog} --help` says more")
+        say(f"error: {message}\n{self.format_usage().rstrip()}\n`{self.prog} --help` says more")
         raise SystemExit(USAGE)
 
 
@@ -132,9 +118,9 @@ def _parser() -> _Parser:
     parser.set_defaults(run=lambda _: parser.error("a command is missing"), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     _add_build(commands)
-    _add_context(commands)
+    _cli_context.add(commands, _command)
     _add_doctor(commands)
-    _add_cache(commands)
+    _cli_cache.add(commands, _command)
     _add_zenml(commands)
     return parser
 
@@ -163,20 +149,25 @@ def _add_build(commands: Any) -> None:
     add("context", metavar="CONTEXT", nargs="?", default=".", help="directory that COPY reads (default: .)")
     add("-f", "--file", metavar="FILE", help="Dockerfile; - reads stdin (default: CONTEXT/Dockerfile)")
     add("-t", "--tag", metavar="NAME", action="append", default=[], help="name of the image; repeatable")
-    add("--push", action="store_true", help="push every tag")
-    add("--metadata-file", metavar="FILE", help="write the result as JSON")
+    add("--check", action="store_true", help="check the Dockerfile, and build nothing")
     add("--progress", metavar="MODE", choices=("auto", "tty", "plain", "json", "quiet"), default="auto",
         help="auto, tty, plain, json or quiet; on stderr")  # fmt: skip
 
     where = parser.add_argument_group("where to build")
     add = where.add_argument
-    add("--engine", metavar="ENGINE", choices=("auto", "native", "docker", "buildkit"), default="auto",
-        help="auto or docker (default: auto)")  # fmt: skip
+    add("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
+        help="auto, native (no daemon) or docker (default: auto)")  # fmt: skip
     add(
         "--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)"
     )
-    add("--output", metavar="SPEC", help="type=docker: into the daemon, which is what happens anyway")
-    add("--compression", metavar="KIND", help="not with the docker engine")
+
+    out = parser.add_argument_group("where the image goes")
+    add = out.add_argument
+    add("--push", action="store_true", help="push every tag")
+    add("-o", "--output", metavar="SPEC", action="append", default=[],
+        help="type=docker[,dest=FILE], type=oci,dest=PATH[,tar=true] or type=local,dest=DIR; repeatable")  # fmt: skip
+    add("--compression", metavar="KIND", help="gzip or zstd, with a level: zstd:5")
+    add("--metadata-file", metavar="FILE", help="write the result as JSON")
 
     how = parser.add_argument_group("how to build")
     add = how.add_argument
@@ -185,21 +176,26 @@ def _add_build(commands: Any) -> None:
     for option, metavar, text in _SINGLE:
         add(f"--{option}", metavar=metavar, help=text)
     add("--no-cache", action="store_true", default=None, help="run every step again")
+    add("--fold", action=argparse.BooleanOptionalAction,
+        help="make RUN chmod and chown part of the COPY before them (default: if the result is the same)")  # fmt: skip
     add("--pull", action="store_true", default=None, help="look for newer base images")
     add("--ignorefile", metavar="FILE", help="in place of FILE.dockerignore and .dockerignore")
 
 
+_ENGINES = ("auto", "native", "docker", "buildkit")
 _REPEATED = (
     ("build-arg", "K=V", "build argument; K alone takes the value from the environment"),
     ("label", "K=V", "label of the image"),
     ("secret", "SPEC", "for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VAR"),
     ("ssh", "SPEC", "for RUN --mount=type=ssh: default, ID=SOCKET or ID=KEY"),
     ("build-context", "NAME=SOURCE", "another context, for COPY --from=NAME"),
-    ("cache-from", "REF", "take cached steps from there"),
-    ("cache-to", "REF", "keep the cache there"),
+    ("no-cache-filter", "STAGE", "run every step of this stage again"),
+    ("cache-from", "REF", "take cached steps from there: NAME or type=registry,ref=NAME"),
+    ("cache-to", "REF", "keep the cache there: type=registry,ref=NAME[,mode=min|max][,ignore-error=true]"),
     ("add-host", "HOST:ADDRESS", "another host name for RUN"),
     ("ulimit", "NAME=SOFT[:HARD]", "limit for RUN"),
 )
+_OTHERS = ("no-cache", "pull", "fold", "compression")
 _SINGLE = (
     ("target", "STAGE", "the stage to build"),
     ("platform", "OS/ARCH[/VARIANT]", "platform of the image"),
@@ -211,45 +207,80 @@ _SINGLE = (
 
 def _build(arguments: argparse.Namespace) -> int:
     from zenml_cooper import _build as building
+    from zenml_cooper import _core
 
+    if arguments.check:
+        return _check(arguments)
     _refuse(arguments)
     metadata = arguments.metadata_file
     if metadata and not os.access(Path(metadata).absolute().parent, os.W_OK):
         arguments.parser.error(f"--metadata-file: the directory of `{metadata}` cannot be written to")
-    if arguments.push and not arguments.tag:
+    goes = _core.build_outputs(arguments.output)
+    if (arguments.push or goes["push"]) and not arguments.tag:
         arguments.parser.error("--push needs a name; give one with --tag")
-    text = sys.stdin.read() if arguments.file == "-" else None
-    given = vars(arguments)
-    names = [option for option, _, _ in (*_REPEATED, *_SINGLE)] + ["no-cache", "pull"]
-    request = building.make_request(
-        context=building.context_spec(arguments.context, arguments.ignorefile),
-        dockerfile=building.dockerfile_spec(None if text is not None else arguments.file, text),
-        tags=arguments.tag,
-        push=arguments.push,
-        options={name: given[name.replace("-", "_")] for name in names},
-        more_options=None,
-        engine=building.engine_spec(arguments.engine, next(iter(arguments.endpoint), None)),
-    )
-    outcome = building.run(request, progress=arguments.progress)
+    outcome = building.run(_request(arguments), progress=arguments.progress)
     if metadata:
         totals = outcome["totals"]
         cache = {"cached_steps": totals["cached_steps"], "total_steps": totals["total_steps"]}
         write_atomically(metadata, json.dumps({**outcome, "cache": cache}, indent=2) + "\n")
-    print(outcome["image"])
+    print(*_results(outcome, goes["outputs"]), sep="\n")
     return DONE
 
 
+def _results(outcome: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines for stdout: the image's name, or where it was written if it is nowhere else."""
+    files = [output["dest"] for output in outputs if output.get("dest")]
+    only_files = outputs and len(files) == len(outputs) and outcome["digest"] is None
+    return files if only_files else [outcome["image"]]
+
+
+def _request(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed, as the native module takes it."""
+    from zenml_cooper import _build as building
+
+    text = sys.stdin.read() if arguments.file == "-" else None
+    given = vars(arguments)
+    names = [option for option, _, _ in (*_REPEATED, *_SINGLE)] + [*_OTHERS]
+    return building.make_request(
+        context=building.context_spec(arguments.context, arguments.ignorefile),
+        dockerfile=building.dockerfile_spec(None if text is not None else arguments.file, text),
+        tags=arguments.tag,
+        push=arguments.push,
+        outputs=arguments.output,
+        options={name: given[name.replace("-", "_")] for name in names},
+        more_options=None,
+        engine=building.engine_spec(arguments.engine, next(iter(arguments.endpoint), None)),
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Says what can be said against the Dockerfile. As with `docker build --check`, anything at all is a failure."""
+    from zenml_cooper import _core
+
+    report = _core.dockerfile_check(_request(arguments))
+    findings, error = report["findings"], report["error"]
+    if arguments.progress == "json":
+        told = error and {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
+        print(json.dumps({"findings": findings, "error": told}, indent=2))
+    elif arguments.progress != "quiet":
+        kind = "error" if report["findings_are_errors"] else "warning"
+        for finding in findings:
+            print(f"{kind}: {finding['rule']}: {sanitize(finding['message'])}")
+            print("\n".join(map(sanitize, finding["frame"].splitlines())), end="\n\n")
+        if error:
+            say(f"error: {error}")
+        else:
+            say(f"checked: {count(len(findings), kind) if findings else 'nothing to complain about'}")
+    return FAILED if findings or error else DONE
+
+
 def _refuse(arguments: argparse.Namespace) -> None:
-    """Fails for what this version's engine cannot do."""
+    """Fails for what no engine of this version does."""
     fail = arguments.parser.error
-    if arguments.engine not in ("auto", "docker"):
-        fail(f"--engine {arguments.engine}: this version has the docker engine only")
-    if arguments.compression:
-        fail("--compression: not with the docker engine; the daemon compresses layers as it likes")
+    if arguments.engine == "buildkit":
+        fail("--engine buildkit: this version has none; `--engine docker` uses BuildKit where the daemon has it")
     if len(arguments.endpoint) > 1:
-        fail("--endpoint: the docker engine builds with one daemon")
-    if arguments.output is not None and arguments.output.strip() != "type=docker":
-        fail(f"--output {arguments.output}: not with the docker engine; it writes to the daemon, and --push pushes")
+        fail("--endpoint: give one; there is one daemon in a build")
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -274,113 +305,13 @@ def write_atomically(path: str, text: str) -> None:
         raise
 
 
-# cooper context
-
-
-def _add_context(commands: Any) -> None:
-    text = "Look into a build context: what a build would be sent."
-    sub = _command(commands, "context", None, text).add_subparsers(metavar="COMMAND", title="commands")
-    for name, run, text in (
-        ("ls", _context_ls, "List the files, in the order in which they are sent."),
-        ("du", _context_du, "Show what takes up the space, and what should perhaps not be there."),
-        ("digest", _context_digest, "Print a digest of the content: equal for equal paths, modes and bytes."),
-        ("pack", _context_pack, "Write the context as an archive; equal contexts make equal archives."),
-    ):
-        parser = _command(sub, name, run, text)
-        parser.add_argument("dir", metavar="DIR", nargs="?", default=".", help="the context (default: .)")
-        parser.add_argument("--ignorefile", metavar="FILE", help="in place of .dockerignore")
-        if name == "pack":
-            parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive; - is stdout")
-            parser.add_argument("--type", metavar="TYPE", choices=_PACK_TYPES,
-                                help=f"{', '.join(_PACK_TYPES)} (default: by the name of FILE, else tar)")  # fmt: skip
-        else:
-            parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _spec(arguments: argparse.Namespace) -> dict[str, Any]:
-    from zenml_cooper import _build as building
-
-    return building.context_spec(arguments.dir, arguments.ignorefile)
-
-
-def _context_ls(arguments: argparse.Namespace) -> int:
-    from zenml_cooper import _core
-
-    entries = _core.context_list(_spec(arguments))
-    if arguments.json:
-        print(json.dumps(entries, indent=2))
-        return DONE
-    for entry in entries:
-        suffix = "/" if entry["kind"] == "dir" else f" -> {entry['target']}" if entry["kind"] == "symlink" else ""
-        # Names are bytes; a terminal decodes them as it likes.
-        sys.stdout.buffer.write(os.fsencode(entry["path"] + suffix) + b"\n")
-    return DONE
-
-
-def _context_du(arguments: argparse.Namespace) -> int:
-    from zenml_cooper import _core
-
-    report = _core.context_report(_spec(arguments))
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-        return DONE
-    summary = report["summary"]
-    ignore_file = (
-        f"{summary['excluded']:,} excluded by {report['ignore_file']}" if report["ignore_file"] else "no ignore file"
-    )
-    print(f"{size(summary['bytes'])} in {count(summary['files'], 'file')}, {ignore_file}")
-    for title, sizes in (("directories", report["largest_directories"]), ("files", report["largest_files"])):
-        if sizes:
-            print(f"\nlargest {title}:")
-        for entry in sizes[:_LARGEST]:
-            files = f"  ({count(entry['files'], 'file')})" if title == "directories" else ""
-            print(f"{size(entry['bytes']):>9}  {sanitize(entry['path'])}{files}")
-    idle = [
-        pattern for pattern in report["patterns"] if not pattern["excluded"] and not pattern["pattern"].startswith("!")
-    ]
-    if idle:
-        print(
-            "\npatterns that exclude nothing: "
-            + ", ".join(f"{sanitize(p['pattern'])} (line {p['line']})" for p in idle)
-        )
-    for remark in (*report["warnings"], *report["notices"]):
-        _say(f"warning: {sanitize(remark['message'])}")
-    return DONE
-
-
-def _context_digest(arguments: argparse.Namespace) -> int:
-    from zenml_cooper import _core
-
-    digest = _core.context_digest(_spec(arguments))
-    print(json.dumps({"digest": digest}) if arguments.json else digest)
-    return DONE
-
-
-def _context_pack(arguments: argparse.Namespace) -> int:
-    from zenml_cooper import _core
-
-    output = arguments.output
-    kind = arguments.type or next((kind for suffix, kind in _PACK_SUFFIXES.items() if output.endswith(suffix)), "tar")
-    if output == "-":
-        if sys.stdout.isatty():
-            arguments.parser.error("an archive is nothing for a terminal; give -o FILE, or redirect stdout")
-        packed = _core.context_pack(_spec(arguments), sys.stdout.buffer, kind)
-        sys.stdout.buffer.flush()
-    else:
-        packed = _core.context_pack(_spec(arguments), output, kind)
-    for notice in packed["notices"]:
-        _say(f"note: {sanitize(notice['message'])}")
-    _say(f"packed {count(packed['files'], 'file')}, {size(packed['bytes_in'])} into {size(packed['bytes_out'])}")
-    return DONE
-
-
 # cooper doctor
 
 
 def _add_doctor(commands: Any) -> None:
     parser = _command(commands, "doctor", _doctor, "Say what works here, what does not, and what to do about it.")
-    parser.add_argument("--engine", metavar="ENGINE", choices=("auto", "native", "docker", "buildkit"), default="auto",
-                        help="auto or docker (default: auto)")  # fmt: skip
+    parser.add_argument("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
+                        help="auto, native or docker (default: auto)")  # fmt: skip
     parser.add_argument("--endpoint", metavar="URL", help="address of the daemon (default: as docker does)")
     parser.add_argument("--registry", metavar="REF", help="try this registry, or that of this image name, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -390,8 +321,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from zenml_cooper import _build as building
     from zenml_cooper import _core
 
-    if arguments.engine not in ("auto", "docker"):
-        arguments.parser.error(f"--engine {arguments.engine}: this version has the docker engine only")
+    if arguments.engine == "buildkit":
+        arguments.parser.error("--engine buildkit: this version has none; `--engine docker` looks at the daemon's")
     engine = building.engine_spec(arguments.engine, arguments.endpoint)
     registry = arguments.registry and _image_in(arguments.registry)
     report = _core.doctor(engine, registry=registry)
@@ -400,7 +331,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         for attempt in report["attempts"]:
             if attempt["error"]:
-                _say(f"tried {attempt['endpoint']} ({attempt['source']}): {attempt['error']}")
+                say(f"tried {attempt['endpoint']} ({attempt['source']}): {attempt['error']}")
         for finding in report["findings"]:
             print(f"{finding['status']:<4}  {finding['check']}: {sanitize(finding['text'])}")
             if finding["advice"]:
@@ -412,24 +343,6 @@ def _image_in(registry: str) -> str:
     """An image name in a registry; what has a slash is one already."""
     is_host = registry == "localhost" or re.fullmatch(r"[^/:]*\.[^/:]*(:\d+)?|[^/:]+:\d+", registry)
     return f"{registry}/cooper-doctor" if is_host else registry
-
-
-# cooper cache
-
-
-def _add_cache(commands: Any) -> None:
-    text = "The native engine's store; this version has none."
-    sub = _command(commands, "cache", None, text).add_subparsers(metavar="COMMAND", title="commands")
-    for name, text in (("du", "Show what is in the store."), ("prune", "Make the store smaller.")):
-        parser = _command(sub, name, _cache, text)
-        if name == "prune":
-            parser.add_argument("--keep-storage", metavar="SIZE", help="keep so much")
-            parser.add_argument("--older-than", metavar="AGE", help="remove only what is older")
-
-
-def _cache(arguments: argparse.Namespace) -> int:
-    parser: _Parser = arguments.parser
-    parser.error("not with the docker engine: its cache is the daemon's (`docker builder prune`)")
 
 
 # cooper zenml
@@ -448,10 +361,10 @@ def _zenml_register(_arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "zenml":
             raise
-        _say("error: ZenML is not installed here\nhint: pip install 'zenml-cooper[zenml]'")
+        say("error: ZenML is not installed here\nhint: pip install 'zenml-cooper[zenml]'")
         return FAILED
     except FlavorNameTaken as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return FAILED
     return DONE
 

@@ -11,6 +11,9 @@ from zenml.utils import secret_utils
 _HOST_SCHEMES = ("unix", "tcp", "http", "https", "ssh")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/v?[a-z0-9]+)?")
 _SECRET_SOURCE = re.compile(r"(env|src)=.+", re.DOTALL)
+_COMPRESSION = re.compile(r"(gzip|zstd)(:\d+)?")
+_SIZE = re.compile(r"\d+(\.\d+)? ?([kmgt]i?)?b?", re.IGNORECASE)
+_OUTPUTS = ("type=docker", "type=oci,")
 _EXAMPLES = {
     "add_hosts": '{"pypi.internal": "10.0.0.7"}',
     "build_args": '{"HTTPS_PROXY": "http://proxy.internal:3128"}',
@@ -19,15 +22,26 @@ _EXAMPLES = {
 }
 
 
-class CooperImageBuilderConfig(BaseImageBuilderConfig):
-    """What every image builder of this package has.
+class PackageConfig(BaseImageBuilderConfig):
+    """What every image builder of this package has, those that are subclasses of ZenML's among them."""
+
+    # Merged with ZenML's own. An error shall not quote what may be a secret.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    include_package: bool = Field(
+        default=True,
+        description="Add the Python part of zenml-cooper (no native code, under 1 MB) to the images that ZenML makes "
+        "for pipelines. ZenML loads every component of the stack in every step, the image builder too. Switch it off "
+        "where zenml-cooper is installed in the images another way.",
+    )
+
+
+class CooperImageBuilderConfig(PackageConfig):
+    """What every image builder has that builds with the native module.
 
     A value that is a string may be a `{{secret.key}}` reference. There are no field validators, because ZenML refuses
     references for fields that have one; all checks are in one model validator, which leaves references alone.
     """
-
-    # Merged with ZenML's own. An error shall not quote what may be a secret.
-    model_config = ConfigDict(hide_input_in_errors=True)
 
     progress: Literal["auto", "tty", "plain", "json", "quiet"] = Field(
         default="auto",
@@ -62,27 +76,22 @@ class CooperImageBuilderConfig(BaseImageBuilderConfig):
         default_factory=dict,
         description="Secrets for `RUN --mount=type=secret,id=ID`, by id. A value is a `{{secret.key}}` reference, "
         "`env=VARIABLE` or `src=FILE`; the latter two are read on the machine that runs ZenML. Secrets stay "
-        "out of the image and its history. Needs BuildKit.",
+        "out of the image and its history. A Docker daemon needs BuildKit for them.",
     )
     ssh: list[str] = Field(
         default_factory=list,
-        description="SSH agents or keys for `RUN --mount=type=ssh`: `default`, `ID`, `ID=SOCKET` or `ID=KEY`. Needs "
-        "BuildKit.",
+        description="SSH agents or keys for `RUN --mount=type=ssh`: `default`, `ID`, `ID=SOCKET` or `ID=KEY`. A "
+        "Docker daemon needs BuildKit for them.",
     )
     cache_from: list[str] = Field(
         default_factory=list,
-        description="Where to look for cached steps, unless the build options say so: image names, or BuildKit's "
+        description="Where to look for cached steps, unless the build options say so: image names, or "
         "`type=registry,ref=NAME`.",
     )
     cache_to: list[str] = Field(
         default_factory=list,
-        description="Where to keep the cache, unless the build options say so, e.g. `type=inline`. Needs BuildKit.",
-    )
-    include_package: bool = Field(
-        default=True,
-        description="Add the Python part of zenml-cooper (no native code, under 1 MB) to the images that ZenML makes "
-        "for pipelines. ZenML loads every component of the stack in every step, the image builder too. Switch it off "
-        "where zenml-cooper is installed in the images another way.",
+        description="Where to keep the cache, unless the build options say so, e.g. "
+        "`type=registry,ref=NAME,mode=max`. A Docker daemon needs BuildKit for it.",
     )
 
     @property
@@ -153,6 +162,55 @@ class CooperImageBuilderConfig(BaseImageBuilderConfig):
             for entry in values.get("cache_to", [])
             if "type=" not in entry
         )
+        return problems
+
+
+class NativeImageBuilderConfig(CooperImageBuilderConfig):
+    """Configuration of the image builder `cooper`."""
+
+    compression: str | None = Field(
+        default=None,
+        description="How new layers are compressed, unless the build options say so: `gzip` or `zstd`, with a level or "
+        "without, e.g. `zstd:5`. Without it, gzip, or what the base has. Some services, such as SageMaker and Lambda, "
+        "take gzip only.",
+    )
+    fold: bool = Field(
+        default=True,
+        description="Make the `RUN chmod` and `RUN chown` that ZenML puts behind its COPY a part of it, where the "
+        "result is provably the same. Without this, they are commands, which this version cannot run.",
+    )
+    output: str | None = Field(
+        default=None,
+        description="Where an image goes when the stack has no container registry: `type=docker` (the Docker or Podman "
+        "daemon that the docker command line would use), `type=docker,dest=FILE`, `type=oci,dest=PATH` or `store`. "
+        "Without it, to that daemon where one runs, else it stays in the store.",
+    )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Directory of the store, in which layers and results of steps are kept between builds; it should "
+        "be on a local disk. Without it, that of COOPER_CACHE_DIR, or `zenml-cooper` in the user's cache.",
+    )
+
+    cache_size: str | None = Field(
+        default=None,
+        description="How large the store may become, e.g. `50g`: what was not used for the longest time goes first. "
+        "Without it, what COOPER_CACHE_SIZE says, or 20 GiB.",
+    )
+
+    def _problems(self, values: Mapping[str, Any]) -> list[str]:
+        problems = super()._problems(values)
+        compression = values.get("compression")
+        if compression is not None and not _COMPRESSION.fullmatch(compression):
+            problems.append(f"`compression`: `{compression}` is neither `gzip` nor `zstd`, with a level or without")
+        size = values.get("cache_size")
+        if size is not None and not _SIZE.fullmatch(size):
+            problems.append(f"`cache_size`: `{size}` is no size; write bytes, or a number with k, m, g or t")
+        output = values.get("output")
+        if output is not None and output != "store" and not output.startswith(_OUTPUTS):
+            problems.append(
+                f"`output`: `{output}` is none; write `type=docker`, `type=docker,dest=FILE`, `type=oci,dest=PATH` or "
+                "`store`"
+            )
         return problems
 
 

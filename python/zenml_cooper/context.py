@@ -3,14 +3,20 @@
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from zenml.constants import REPOSITORY_DIRECTORY_NAME
 from zenml.image_builders import BuildContext
 from zenml.io import fileio
 from zenml.logger import get_logger
 from zenml.utils.archivable import ArchiveType
+
+from zenml_cooper._text import sanitize
+from zenml_cooper.progress import context_line
+
+if TYPE_CHECKING:
+    from zenml_cooper._contexts import Report, Suggestion, Why
 
 logger = get_logger(__name__)
 
@@ -19,8 +25,6 @@ _PATH_MAX = 4096
 _DEFAULT_MODE = 0o644
 # The file systems of ZenML's artifact stores, known to it when the integration is loaded.
 _OBJECT_STORES = ("s3://", "gs://", "az://", "abfs://", "adl://")
-# From here on a context without an ignore file is worth a warning; ZenML's own limit.
-_LARGE_CONTEXT = 50 * 1024 * 1024
 
 
 class ExtraFile(NamedTuple):
@@ -158,28 +162,54 @@ class CooperBuildContext(BuildContext):
             output_file: A file opened for writing bytes.
             archive_type: The kind of archive.
         """
-        packed = _core().context_pack(self.spec(), output_file, ArchiveType(archive_type).value)
+        self.pack(output_file, archive_type)
         output_file.seek(0)
-        self.warn_if_large(packed["bytes_out"])
+
+    def pack(self, output: IO[bytes], archive_type: ArchiveType) -> dict[str, Any]:
+        """Writes the context as an archive to something that need not be a file on a disk: a pipe, an upload.
+
+        Returns:
+            What was packed: `files`, `entries`, `bytes_in`, `bytes_out`.
+        """
+        packed = dict(_core().context_pack(self.spec(), output, ArchiveType(archive_type).value, digest=False))
+        log_context(packed["context"])
+        return packed
 
     def digest(self) -> str:
-        """A digest of the content, `sha256:...`: equal for equal paths, exec bits and bytes, whatever the times."""
-        return str(_core().context_digest(self.spec()))
+        """A digest of the content, `sha256:...`: equal for equal paths, exec bits and bytes, whatever the times.
 
-    def report(self) -> dict[str, Any]:
-        """What is in the context: counts, sizes, largest files and directories, what is excluded, what looks secret."""
-        return dict(_core().context_report(self.spec()))
+        Files that did not change since an earlier digest are not read: their hashes are kept in the user's cache.
+        """
+        return str(_core().context_digest(self.spec())["digest"])
 
-    def warn_if_large(self, size: int) -> None:
-        """Logs a warning where a context is large and no ignore file excludes anything."""
-        if self._root and size > _LARGE_CONTEXT and not self.dockerignore_file:
-            logger.warning(
-                "The build context has %.1f MiB and no `.dockerignore` file. If that is more than you expect, add one "
-                "at `%s` or name one in the Docker settings; `cooper context du %s` shows what is in it.",
-                size / 2**20,
-                os.path.join(self._root, ".dockerignore"),
-                self._root,
-            )
+    def report(self, *, excluded: bool = False) -> "Report":
+        """What is in the context, what takes up the space, what patterns excluded, what should perhaps not be there.
+
+        Args:
+            excluded: Look into excluded directories as well, and fill in `removed`. This may take much longer.
+        """
+        report: Report = _core().context_report(self.spec(), excluded=excluded)
+        return report
+
+    def why(self, path: "str | os.PathLike[str]") -> "Why":
+        """Why a path, relative to the root, is in the context or is not, with every pattern that had a say."""
+        (why,) = _core().context_why(self.spec(), [path])
+        answer: Why = why
+        return answer
+
+    def suggest(self) -> "Suggestion":
+        """Lines for the ignore file: what could be left out of this context, and how much that is."""
+        suggestion: Suggestion = _core().context_suggest(self.spec())
+        return suggestion
+
+
+def log_context(overview: Mapping[str, Any]) -> None:
+    """Logs a context in one line, and what its user should look at."""
+    logger.info(context_line(overview))
+    for warning in overview["warnings"]:
+        logger.warning(sanitize(warning["message"]))
+    if overview["warnings"]:
+        logger.info(overview["hint"])
 
 
 def _core() -> Any:

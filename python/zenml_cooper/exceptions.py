@@ -85,17 +85,9 @@ class DockerfileError(CooperError):
 class BuildError(CooperError):
     """The build failed."""
 
-
-class StepFailed(BuildError):
-    """A step of the build failed.
-
-    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where known,
-    `file`, `line` and `column`.
-    """
-
     @property
     def tail(self) -> list[str]:
-        """The last lines that the step printed."""
+        """The last lines that the failing step printed, or the builder where no step is known."""
         return list(self.fields.get("tail", []))
 
     def _details(self) -> list[str]:
@@ -104,12 +96,24 @@ class StepFailed(BuildError):
         return ["the end of its output:", *(f"  {sanitize(line)}" for line in self.tail)]
 
 
+class StepFailed(BuildError):
+    """A step of the build failed.
+
+    `fields` has `instruction`, `exit_code`, `message`, `tail` (the last lines of the output), and, where known,
+    `file`, `line` and `column`.
+    """
+
+
 class DaemonError(CooperError):
     """The Docker or Podman daemon cannot be reached, or refused."""
 
 
 class RegistryError(CooperError):
     """A registry cannot be reached or refused, or its credentials cannot be had."""
+
+
+class StoreError(CooperError):
+    """The store of layers and records, on this machine."""
 
 
 class TimedOut(CooperError):

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from zenml_cooper._text import count, sanitize, seconds, size
+from zenml_cooper._text import count, entries, sanitize, seconds, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,12 +98,18 @@ def engine_line(event: Event) -> str:
 
 
 def context_line(event: Event) -> str:
-    """What the context holds."""
-    extra = f", {count(event['extra_files'], 'file')} from memory" if event["extra_files"] else ""
-    excluded = f", {event['excluded']:,} excluded" if event["excluded"] else ""
+    """What the context holds, what the ignore file did, what is largest."""
     root = f" {event['root']}" if event["root"] else ""
-    contents = f"{count(event['files'], 'file')}, {size(event['bytes'])}{extra}{excluded}"
-    return sanitize(f"context{root}: {contents} ({seconds(event['seconds'])})")
+    extra = f", {count(event['extra_files'], 'file')} from memory" if event["extra_files"] else ""
+    text = f"context{root}: {count(event['files'], 'file')}, {size(event['bytes'])}{extra}"
+    if event["ignore_file"]:
+        text += f" ({os.path.basename(event['ignore_file'])} excludes {entries(event['excluded'])})"
+    if largest := event["largest"]:
+        slash = "/" if largest["directory"] else ""
+        text += f"; largest: {largest['path']}{slash} {size(largest['bytes'])}"
+    if "seconds" in event:
+        text += f" ({seconds(event['seconds'])})"
+    return sanitize(text)
 
 
 def moved(current: int, total: int) -> str:
@@ -291,6 +297,17 @@ class _Tree(Renderer):
 
         self._console.print(Text.assemble((f"{state:>9} ", style), sanitize(text)), overflow="ellipsis", no_wrap=True)
 
+    def _paragraph(self, state: str, text: str, style: str = "") -> None:
+        """As `_line`, but nothing of it is cut."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=9, justify="right")
+        table.add_column(overflow="fold")
+        table.add_row(Text(state, style), Text(sanitize(text)))
+        self._console.print(table)
+
     def _draw(self) -> "RenderableType":
         from rich.text import Text
         from rich.tree import Tree as Drawing
@@ -324,7 +341,7 @@ class _Tree(Renderer):
         self._line("engine", engine_line(event), "bold")
 
     def on_context(self, event: Event) -> None:
-        self._line("context", context_line(event).removeprefix("context").lstrip(": "), "bold")
+        self._paragraph("context", context_line(event).removeprefix("context").lstrip(": "), "bold")
 
     def on_step_started(self, event: Event) -> None:
         self._steps[event["id"]] = _Step(sanitize(event["name"]))
@@ -358,10 +375,10 @@ class _Tree(Renderer):
         self._line("pushed", f"{event['reference']} in {seconds(event['seconds'])}", "green")
 
     def on_warning(self, event: Event) -> None:
-        self._line("warning", event["message"], "yellow")
+        self._paragraph("warning", event["message"], "yellow")
 
     def on_notice(self, event: Event) -> None:
-        self._line("note", event["message"], "dim")
+        self._paragraph("note", event["message"], "dim")
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         self._live.stop()

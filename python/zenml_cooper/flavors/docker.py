@@ -2,15 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from zenml.image_builders import BaseImageBuilderFlavor
-
 from zenml_cooper.config import DockerImageBuilderConfig
+from zenml_cooper.flavors.base import CooperFlavor
 
 if TYPE_CHECKING:
     from zenml_cooper.image_builders.docker import DockerImageBuilder
 
 
-class DockerImageBuilderFlavor(BaseImageBuilderFlavor):
+class DockerImageBuilderFlavor(CooperFlavor):
     """Builds images with a Docker or Podman daemon, with BuildKit where the daemon has it."""
 
     @property
@@ -22,16 +21,6 @@ class DockerImageBuilderFlavor(BaseImageBuilderFlavor):
     def display_name(self) -> str:
         """The name that people see."""
         return "Cooper Docker"
-
-    @property
-    def docs_url(self) -> str | None:
-        """Where the documentation is; none is published yet."""
-        return None
-
-    @property
-    def sdk_docs_url(self) -> str | None:
-        """Where the documentation of the classes is; none is published yet."""
-        return None
 
     @property
     def logo_url(self) -> str | None:

@@ -1,6 +1,10 @@
-"""The ZenML image builders. Nothing here imports the native module before a build starts."""
+"""The ZenML image builders. Nothing here imports the native module before a build starts.
+
+Those that are subclasses of ZenML's own are in modules of their own: what ZenML's import need not be installed.
+"""
 
 from zenml_cooper.image_builders.base import CooperImageBuilder
 from zenml_cooper.image_builders.docker import DockerImageBuilder
+from zenml_cooper.image_builders.native import NativeImageBuilder
 
-__all__ = ["CooperImageBuilder", "DockerImageBuilder"]
+__all__ = ["CooperImageBuilder", "DockerImageBuilder", "NativeImageBuilder"]

@@ -63,12 +63,7 @@ class CooperImageBuilder(BaseImageBuilder):
             CooperError: If the build fails; subclasses say why.
         """
         if container_registry:
-            if not container_registry.is_valid_image_name_for_registry(image_name):
-                raise ValueError(
-                    f"The image name `{image_name}` does not belong to the container registry "
-                    f"`{container_registry.config.uri}`."
-                )
-            container_registry.prepare_image_push(image_name)
+            prepare_push(image_name, container_registry)
 
         context = context_spec(build_context)
         config = self.config
@@ -86,6 +81,7 @@ class CooperImageBuilder(BaseImageBuilder):
             "options": options,
             "default_options": self._default_options(),
             "push": container_registry is not None,
+            "outputs": self._outputs(image_name, container_registry),
             "engine": self._engine(),
         }
         outcome = _build.run(
@@ -94,9 +90,15 @@ class CooperImageBuilder(BaseImageBuilder):
             progress=config.progress,
             logger=logger,
         )
-        if isinstance(build_context, CooperBuildContext):
-            build_context.warn_if_large(outcome["totals"]["context_bytes"])
         return str(outcome["image"])
+
+    def _outputs(
+        self,
+        image_name: str,  # noqa: ARG002 - for subclasses
+        container_registry: "BaseContainerRegistry | None",  # noqa: ARG002
+    ) -> list[str]:
+        """Where the image goes besides the registry; with none, to the engine's own place."""
+        return []
 
     def _default_options(self) -> dict[str, Any]:
         """What the configuration says for options that the user does not give."""
@@ -113,6 +115,20 @@ class CooperImageBuilder(BaseImageBuilder):
             "cache-to": config.cache_to,
             "secret": [secret(id_, source) for id_, source in config.build_secrets.items()],
         }
+
+
+def prepare_push(image_name: str, container_registry: "BaseContainerRegistry") -> None:
+    """Lets the registry do what it does before a push.
+
+    Raises:
+        ValueError: If the name is not one of the registry.
+    """
+    if not container_registry.is_valid_image_name_for_registry(image_name):
+        raise ValueError(
+            f"The image name `{image_name}` does not belong to the container registry "
+            f"`{container_registry.config.uri}`."
+        )
+    container_registry.prepare_image_push(image_name)
 
 
 def option_mapping(options: "DockerBuildOptions | Mapping[str, Any] | None") -> dict[str, Any]:

@@ -29,6 +29,23 @@ def context_spec(context: BuildContext) -> dict[str, Any]:
     return {"root": None, "extra_files": [file for file in walked if file is not None] + extra_files}
 
 
+class SpelledOutContext(CooperBuildContext):
+    """A context whose files are already what the native module takes."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        """Makes a context.
+
+        Args:
+            spec: What `spec` gives.
+        """
+        super().__init__(root=spec["root"], dockerignore_file=spec.get("ignore_file"))
+        self._spec = spec
+
+    def spec(self) -> dict[str, Any]:
+        """This context as the native module takes it."""
+        return dict(self._spec)
+
+
 def _extra_file(path: str, content: str | bytes) -> dict[str, Any]:
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogateescape")
