@@ -19,7 +19,7 @@ import pytest
 
 import zenml_cooper
 from zenml_cooper import CancelHandle, Outcome, aio
-from zenml_cooper.exceptions import BuildError, CooperCancelled, StepFailed
+from zenml_cooper.exceptions import BuildError, CooperCancelled, StepFailed, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +94,37 @@ def test_a_build_returns_what_it_built(busybox: str, name: Callable[[], str]) ->
     assert {"engine", "context", "step_started", "step_log", "step_done"} <= kinds
     output = "".join(event["text"] for event in events if event["type"] == "step_log")
     assert f"{mark} an argument" in output
+
+
+def test_a_stage_is_built_without_the_cache(busybox: str) -> None:
+    mark = uuid.uuid4().hex
+    text = "\n".join([
+        f"FROM {busybox} AS one",
+        f"RUN echo {mark} > /one",
+        f"FROM {busybox}",
+        f"RUN echo {mark} > /two",
+        "COPY --from=one /one /one",
+    ])  # fmt: skip
+
+    def ran(**options: Any) -> set[str]:
+        built = zenml_cooper.build(None, dockerfile_text=text, **options)
+        return {step.name.split("> ")[-1] for step in built.steps if "RUN" in step.name and not step.cached}
+
+    assert ran() == {"/one", "/two"}
+    assert ran() == set()
+    assert ran(no_cache_filter=["one"]) == {"/one"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"compression": "zstd"}, {"fold": True}, {"outputs": ["type=oci,dest=x"]}, {"outputs": "type=local,dest=x"}],
+    ids=str,
+)
+def test_what_a_daemon_cannot_do_is_refused(busybox: str, option: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(dockerfile(busybox))
+    with pytest.raises(UnsupportedError, match="`--engine native` can"):
+        zenml_cooper.build(tmp_path, engine="docker", **option)
+    assert os.listdir(tmp_path) == ["Dockerfile"]
 
 
 def test_an_exception_in_a_function_stops_the_daemon(busybox: str) -> None:

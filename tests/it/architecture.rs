@@ -9,23 +9,33 @@ use crate::sources::{root, rust_files};
 /// Modules from top to bottom. A module may use those of lower ranks, and itself.
 const RANKS: &[&[&str]] = &[
     &["python"],
-    &["engine"],
-    &["buildkit"],
-    &["context", "registry"],
-    &["net"],
+    &["engine", "check"],
+    &["buildkit", "fetch", "image", "layer"],
+    &["context", "daemon", "dockerfile", "registry", "rootfs", "store"],
+    &["net", "oci", "pack"],
     &["options"],
     &["request", "outcome"],
     &["reference", "platform"],
     &["digest", "secret", "cancel", "event"],
-    &["error", "environment"],
+    &["error", "environment", "mtime", "paths", "spelling"],
 ];
 
 /// Words that may not stand in the sources of a module.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("context", &["tokio", "bollard", "pyo3", "hyper"]),
+    ("dockerfile", &["tokio", "std::fs", "std::io", "bollard", "pyo3", "hyper"]),
+    ("image", &["tokio", "bollard", "pyo3", "hyper"]),
+    ("layer", &["tokio", "bollard", "pyo3", "hyper"]),
+    ("rootfs", &["tokio", "bollard", "pyo3", "hyper"]),
+    ("store", &["tokio", "bollard", "pyo3", "hyper"]),
+    ("pack", &["tokio", "std::fs", "bollard", "pyo3", "hyper"]),
+    ("oci", &["tokio", "std::fs", "bollard", "pyo3", "hyper"]),
     ("buildkit", &["bollard::", "pyo3"]),
+    ("fetch", &["bollard", "pyo3"]),
+    ("daemon", &["pyo3"]),
     ("engine", &["pyo3"]),
     ("registry", &["bollard::", "pyo3"]),
+    ("check", &["tokio", "bollard", "pyo3"]),
     ("options", &["tokio", "std::fs", "pyo3"]),
 ];
 

@@ -1,4 +1,4 @@
-//! Ignore files: recorded answers of Moby's code (see `tests/corpus/dockerignore/README.md`), and properties.
+//! Ignore files: recorded answers of Moby's code (see `tests/corpus/ignore/README.md`), and properties.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,9 +12,9 @@ use proptest::prelude::*;
 
 use crate::context_support::{open, paths, spec, write};
 
-const MATCHES: &str = include_str!("../corpus/dockerignore/matches.txt");
+const MATCHES: &str = include_str!("../corpus/ignore/matches.txt");
 
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -79,7 +79,7 @@ fn patterns_match_what_moby_matches() {
 #[cfg(target_os = "linux")]
 #[test]
 fn walks_find_what_buildkit_finds() {
-    let walks = include_str!("../corpus/dockerignore/walks.txt");
+    let walks = include_str!("../corpus/ignore/walks.txt");
     let scratch = tempfile::tempdir().unwrap();
     let ignore_file = scratch.path().join("ignore");
     let mut checked = 0;
@@ -96,7 +96,7 @@ fn walks_find_what_buildkit_finds() {
             let (ignore, expected) = case.split_once(' ').unwrap();
             fs::write(&ignore_file, unescape(ignore)).unwrap();
             let found = Context::open(&spec, &DockerfileSpec::default(), &Cancel::new()).ok();
-            let found = found.map(|context| context.entries().iter().map(|entry| entry.path.clone()).collect());
+            let found = found.map(|context| context.entries().map(|entry| entry.path.clone()).collect());
             let expected = (expected != "error").then(|| chosen(&entries, expected));
             assert_eq!(found, expected, "{case}");
             checked += 1;

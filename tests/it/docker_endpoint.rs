@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use cooper::cancel::Cancel;
+use cooper::daemon::endpoint::{Endpoint, resolve};
 use cooper::digest::Digest;
 use cooper::engine::Engine;
 use cooper::engine::docker::DockerEngine;
-use cooper::engine::docker::endpoint::{Endpoint, resolve};
 use cooper::environment::Environment;
 use cooper::event::Events;
 use cooper::registry::credentials::Anonymous;
@@ -206,9 +206,12 @@ done
     assert!(arguments.contains("-l me -p 2200 -- box docker system dial-stdio"), "{arguments}");
 
     let refusing = ssh(folder.path(), "echo 'me@box: Permission denied (publickey).' >&2; exit 255\n");
-    let failure = DockerEngine::new(spec, refusing).check(&job()).await.unwrap_err();
-    assert_eq!(failure.code(), "daemon-unreachable");
-    assert!(failure.to_string().contains("Permission denied (publickey)"), "{failure}");
+    // It may have ended before the request is written, or after that.
+    for _ in 0..20 {
+        let failure = DockerEngine::new(spec.clone(), refusing.clone()).check(&job()).await.unwrap_err();
+        assert_eq!(failure.code(), "daemon-unreachable", "{failure}");
+        assert!(failure.to_string().contains("Permission denied (publickey)"), "{failure}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

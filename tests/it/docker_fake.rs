@@ -153,6 +153,7 @@ pub(crate) fn request(tags: &[&str]) -> BuildRequest {
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         options: BuildOptions::default(),
         push: false,
+        outputs: Vec::new(),
         engine: EngineSpec::default(),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cooper::error::Error;
 use cooper::event::Event;
-use cooper::request::Credential;
+use cooper::request::{CacheSpec, Credential};
 use cooper::secret::Secret;
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -36,7 +36,7 @@ async fn a_failing_run_shows_its_place_its_status_and_its_output() {
 #[tokio::test]
 async fn a_cache_that_cannot_be_imported_is_not_the_reason() {
     let mut bed = Bed::new();
-    bed.options.cache_from = vec!["127.0.0.1:1/no/cache".into()];
+    bed.options.cache_from = vec![CacheSpec::Image("127.0.0.1:1/no/cache".parse().unwrap())];
     let (result, events) = bed.build("FROM BUSYBOX\nRUN exit 3\n").await;
     let error = result.unwrap_err();
     assert!(matches!(&error, Error::StepFailed(step) if step.exit_code == Some(3)), "{error:?}");

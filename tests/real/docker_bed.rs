@@ -46,6 +46,7 @@ pub(crate) fn request(root: &Path, tags: &[&str]) -> BuildRequest {
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         options: BuildOptions::default(),
         push: false,
+        outputs: Vec::new(),
         engine: EngineSpec::default(),
     }
 }

@@ -5,10 +5,12 @@ use std::fs;
 use std::sync::Arc;
 
 use cooper::Error;
-use cooper::engine::docker::daemon::{Attempt, Product};
-use cooper::engine::docker::dial::Dialer;
-use cooper::engine::docker::doctor::{Report, Status, examine};
-use cooper::engine::docker::endpoint::resolve;
+use cooper::daemon::Attempt;
+use cooper::daemon::Product;
+use cooper::daemon::dial::Dialer;
+use cooper::daemon::endpoint::resolve;
+use cooper::engine::docker::doctor::examine;
+use cooper::engine::doctor::{Report, Status};
 use cooper::environment::Environment;
 use cooper::request::{Credentials, EngineSpec, TlsSpec};
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zenml_cooper
+import zenml_cooper.aio
 from zenml_cooper import _build, _core
 from zenml_cooper.exceptions import CooperError, OptionError
 from zenml_cooper.outcome import Outcome, StepOutcome, Totals
@@ -33,13 +36,18 @@ def test_every_argument_arrives(requests: list[dict[str, Any]], tmp_path: Path) 
         dockerfile=tmp_path / "Other",
         tags=("a:1",),
         push=True,
+        outputs=["type=docker", {"type": "oci", "dest": tmp_path / "out", "tar": True}],
         build_args={"A": "1", "B": None},
         labels={"k": "v"},
         target="t",
         platform="linux/amd64",
         no_cache=True,
+        no_cache_filter=["s"],
         pull=True,
         cache_from=["r"],
+        cache_to=["type=registry,ref=r"],
+        compression="zstd:5",
+        fold=False,
         secrets=["id=a,env=A", {"id": "b", "value": b"\xff"}],
         options={"shm-size": "1m", "ulimit": {"core": 1}},
         ignore_file="ig",
@@ -56,8 +64,12 @@ def test_every_argument_arrives(requests: list[dict[str, Any]], tmp_path: Path) 
         "target": "t",
         "platform": "linux/amd64",
         "no-cache": True,
+        "no-cache-filter": ["s"],
         "pull": True,
         "cache-from": ["r"],
+        "cache-to": ["type=registry,ref=r"],
+        "compression": "zstd:5",
+        "fold": False,
         "secret": ["id=a,env=A", {"id": "b", "value": b"\xff"}],
         "shm-size": "1m",
         "ulimit": {"core": 1},
@@ -66,10 +78,53 @@ def test_every_argument_arrives(requests: list[dict[str, Any]], tmp_path: Path) 
         {"path": "a/b", "content": "text", "mode": 0o644},
         {"path": "c", "content": b"\x00", "mode": 0o755},
     ]
+    assert request["outputs"] == ["type=docker", {"type": "oci", "dest": str(tmp_path / "out"), "tar": True}]
     assert request["dockerfile"] == {"path": str(tmp_path / "Other")}
     assert request["engine"]["tls"] == {"ca_cert": str(tmp_path / "ca.pem")}
     assert isinstance(outcome, Outcome)
     assert outcome.steps == (StepOutcome("a", 1.0, True),)
+
+
+def test_builds_for_asyncio_take_the_same_arguments() -> None:
+    here, there = (inspect.signature(build).parameters for build in (zenml_cooper.build, zenml_cooper.aio.build))
+    assert list(here) == list(there)
+    differs = {name for name in here if (here[name].default, here[name].annotation)
+               != (there[name].default, there[name].annotation)}  # fmt: skip
+    assert differs == {"credentials"}
+
+
+def test_builds_for_asyncio_ask_for_the_same(monkeypatch: pytest.MonkeyPatch, requests: list[dict[str, Any]]) -> None:
+    given: dict[str, Any] = {
+        "tags": ["a:1"],
+        "outputs": ["type=oci,dest=x"],
+        "no_cache_filter": ["s"],
+        "cache_to": ["r"],
+        "compression": "gzip:9",
+        "fold": True,
+        "engine": "native",
+        "options": {"network": "none"},
+    }
+    zenml_cooper.build(**given)
+
+    async def run(_start: object, request: dict[str, Any], **_: object) -> dict[str, Any]:
+        requests.append(request)
+        return {**_core._exercise_for_test({}), "steps": []}
+
+    monkeypatch.setattr(zenml_cooper.aio, "run", run)
+    asyncio.run(zenml_cooper.aio.build(**given))
+    assert requests[0] == requests[1]
+
+
+def test_outputs_are_read() -> None:
+    read = _core.build_outputs(["type=oci,dest=x", "type=image,push=true", "type=docker", "y"])
+    assert read == {
+        "push": True,
+        "outputs": [
+            {"type": "oci", "dest": "x", "tar": None},
+            {"type": "docker", "dest": None},
+            {"type": "local", "dest": "y"},
+        ],
+    }
 
 
 def test_outcomes_have_the_fields_of_the_native_module() -> None:
@@ -117,7 +172,10 @@ def check(**changes: Any) -> None:
         ({"push": "false"}, "invalid-option", "boolean"),
         ({"contxt": {}}, "invalid-option", "contxt"),
         ({"context": {"roto": "/"}}, "invalid-option", "roto"),
-        ({"engine": {"kind": "native"}}, "invalid-option", "native"),
+        ({"engine": {"kind": "buildx"}}, "invalid-option", "buildx"),
+        ({"outputs": ["type=oci"]}, "invalid-option", "dest=PATH"),
+        ({"outputs": ["type=registry"], "tags": []}, "invalid-option", "no tag"),
+        ({"outputs": 5}, "invalid-option", "an integer"),
         ({"options": {"buldarg": {}}}, "unknown-option", "buldarg"),
         ({"options": {"platform": "x"}}, "invalid-platform", "x"),
         ({"options": {"secret": ["id=a,env=A", "id=a,env=B"]}}, "invalid-option", "twice"),

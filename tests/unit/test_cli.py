@@ -59,6 +59,7 @@ def test_a_plain_build(builds: Builds, capfd: pytest.CaptureFixture[str]) -> Non
         "dockerfile": {"in_context": "Dockerfile"},
         "tags": [],
         "push": False,
+        "outputs": [],
         "options": {},
         "engine": {"kind": "auto", "endpoint": None, "docker_context": None, "tls": None, "builder": "auto"},
     }
@@ -71,7 +72,7 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
         "--label k=v --target t --platform linux/arm64 --build-context base=docker-image://x --secret id=s,env=S "
         "--ssh default --no-cache --pull --cache-from r1 --cache-from r2 --cache-to type=inline --push "
         "--output type=docker --ignorefile ig --network host --shm-size 64m --source-date-epoch 1 --progress plain "
-        "--add-host a:::1 --ulimit core=1"
+        "--add-host a:::1 --ulimit core=1 --no-cache-filter s1 --no-cache-filter s2,s3 --compression zstd:5 --no-fold"
     )
     assert cli.main([*typed.split(), str(tmp_path)]) == 0
     (request,) = builds.requests
@@ -92,7 +93,11 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
         "source-date-epoch": "1",
         "add-host": ["a:::1"],
         "ulimit": ["core=1"],
+        "no-cache-filter": ["s1", "s2,s3"],
+        "compression": "zstd:5",
+        "fold": False,
     }
+    assert request["outputs"] == ["type=docker"]
     assert request["tags"] == ["a:1", "localhost:5000/b"]
     assert request["push"] is True
     assert request["dockerfile"] == {"path": str(Path("Other").absolute())}
@@ -103,7 +108,7 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_the_native_module() -> None:
-    names = {option for option, _, _ in (*cli._REPEATED, *cli._SINGLE)}
+    names = {option for option, _, _ in (*cli._REPEATED, *cli._SINGLE)} | set(cli._OTHERS)
     assert names <= set(_core.build_option_names())
 
 
@@ -116,15 +121,19 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("build --engine native", "this version has the docker engine only"),
-        ("build --engine buildkit", "this version has the docker engine only"),
+        ("build --engine buildkit", "`--engine docker`"),
         ("build --engine foo", "foo"),
-        ("build --compression zstd:9", "not with the docker engine"),
-        ("build --output type=oci,dest=x.tar", "not with the docker engine"),
-        ("build --output type=local,dest=x", "not with the docker engine"),
-        ("build --output type=docker,dest=x", "not with the docker engine"),
+        ("build --compression zstd:99", "from 1 to 22"),
+        ("build --compression lz4", "neither `gzip` nor `zstd`"),
+        ("build --output type=oci", "dest=PATH"),
+        ("build --output type=oci,dst=x", "did you mean `dest`?"),
+        ("build -o -", "stdout"),
+        ("build -o type=tar,dest=x", "type=local"),
+        ("build --no-cache-filter ,", "a name is empty"),
+        ("build --cache-to type=registry", "ref=NAME"),
         ("build --endpoint a --endpoint b", "one daemon"),
         ("build --push", "--tag"),
+        ("build --output type=registry", "--tag"),
         ("build --metadata-file /no/such/place/m.json", "--metadata-file"),
         ("build --bulid-arg A=1", "did you mean `--build-arg`?"),
         ("build --no-cach", "did you mean `--no-cache`?"),
@@ -135,9 +144,15 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
         ("context", "a command is missing"),
         ("context ls --jsn", "did you mean `--json`?"),
         ("context pack .", "--output"),
-        ("cache du", "not with the docker engine"),
-        ("cache prune --keep-storage 1g", "not with the docker engine"),
-        ("doctor --engine native", "this version has the docker engine only"),
+        ("context why", "PATH"),
+        ("context ls --json --long", "--json"),
+        ("context ls --null --long", "--null"),
+        ("context du --depth deep", "is no number"),
+        ("cache", "a command is missing"),
+        ("cache prune --keep-storge 1g", "did you mean `--keep-storage`?"),
+        ("cache prune --keep-storage much", "`much` is no size"),
+        ("cache prune --older-than long", "`long` is no age"),
+        ("doctor --engine buildkit", "`--engine docker`"),
     ],
 )
 def test_wrong_usage(typed: str, said: str, builds: Builds, capfd: pytest.CaptureFixture[str]) -> None:
@@ -211,6 +226,28 @@ def test_the_metadata_file(builds: Builds, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("typed", "pushed", "printed"),
+    [
+        ("", False, "app:1"),
+        ("-o type=docker", False, "app:1"),
+        ("-o type=image", False, "app:1"),
+        ("-o type=oci,dest=a.tar", False, "a.tar"),
+        ("-o type=oci,dest=a.tar -o b", False, "a.tar\nb"),
+        ("-o type=oci,dest=a.tar -o type=docker", False, "app:1"),
+        ("-o a --push -t app:1", True, IMAGE),
+        ("-o a -o type=registry -t app:1", True, IMAGE),
+    ],
+)
+def test_stdout_says_where_the_image_is(
+    typed: str, pushed: bool, printed: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = OUTCOME if pushed else {**OUTCOME, "image": "app:1", "digest": None}
+    monkeypatch.setattr(_build, "run", lambda request, **_: outcome)
+    assert cli.main(["build", *typed.split()]) == 0
+    assert capfd.readouterr().out == f"{printed}\n"
+
+
 def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -242,75 +279,90 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not Path(os.devnull).is_file()
 
 
+def checked(folder: Path, text: str, *more: str) -> int:
+    (folder / "Dockerfile").write_text(text)
+    return cli.main(["build", "--check", *more, str(folder)])
+
+
+def test_a_good_dockerfile_is_checked(builds: Builds, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, 'FROM scratch\nCMD ["/x"]\n') == 0
+    assert capfd.readouterr() == ("", "checked: nothing to complain about\n")
+    assert builds.requests == []
+
+
+def test_findings_go_to_stdout_with_their_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = "FROM scratch AS Base\nCMD x\n"
+    assert checked(tmp_path, text) == 1
+    out, err = capfd.readouterr()
+    expected = (
+        "warning: StageNameCasing: stage name `Base` should be lowercase\n"
+        " --> Dockerfile:1:1\n"
+        "1 | FROM scratch AS Base\n"
+        "  | ^^^^^^^^^^^^^^^^^^^^\n"
+        "\n"
+        "warning: JSONArgsRecommended: JSON arguments recommended for CMD to prevent unintended behavior related to "
+        "OS signals\n"
+        " --> Dockerfile:2:1\n"
+        "2 | CMD x\n"
+        "  | ^^^^^\n"
+        "\n"
+    )
+    assert (out, err) == (expected, "checked: 2 warnings\n")
+    assert checked(tmp_path, "# check=skip=StageNameCasing;error=true\n" + text) == 1
+    assert capfd.readouterr().out.startswith("error: JSONArgsRecommended: ")
+    assert checked(tmp_path, "# check=skip=all\n" + text) == 0
+    assert checked(tmp_path, text, "--progress", "quiet") == 1
+    assert capfd.readouterr().out == ""
+
+
+def test_an_error_is_shown_with_its_place(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, "FROM scratch\nRUNN x\n") == 1
+    out, err = capfd.readouterr()
+    frame = " --> Dockerfile:2:1\n2 | RUNN x\n  | ^^^^"
+    assert (out, err) == ("", f"error: unknown instruction `RUNN`\n{frame}\nhint: did you mean `RUN`?\n")
+    assert checked(tmp_path, "FROM scratch\nARG PORT\nEXPOSE $PORT\n", "--build-arg", "PORT=70000") == 1
+    assert checked(tmp_path, "FROM scratch\n", "--target", "nope") == 1
+    assert cli.main(["build", "--check", "-f", str(tmp_path / "none"), str(tmp_path)]) == 1
+    assert "there is no Dockerfile" in capfd.readouterr().err
+
+
+def test_a_check_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".dockerignore").write_text("secret\n")
+    assert checked(tmp_path, "FROM scratch\nCOPY secret /\nCOPY --form=x y /\n", "--progress", "json") == 1
+    told = json.loads(capfd.readouterr().out)
+    assert (told["findings"], told["error"]["code"]) == ([], "dockerfile-syntax")
+    assert (told["error"]["hint"], told["error"]["fields"]["line"]) == ("did you mean `--from`?", 3)
+    assert checked(tmp_path, "FROM scratch\nCOPY secret /\n", "--progress", "json") == 1
+    told = json.loads(capfd.readouterr().out)
+    (finding,) = told["findings"]
+    assert (finding["rule"], finding["location"]["line"], told["error"]) == ("CopyIgnoredFile", 2, None)
+
+
+def test_a_check_of_stdin(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("FROM scratch\nmaintainer me\n"))
+    assert cli.main(["build", "--check", "-f", "-", "."]) == 1
+    assert "MaintainerDeprecated" in capfd.readouterr().out
+
+
 def test_help_is_short_and_complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    for typed in ("", "build", "context", "context ls", "context du", "context digest", "context pack", "doctor",
-                  "cache", "zenml", "zenml register"):  # fmt: skip
+    for typed in ("", "build", "context", "context ls", "context du", "context why", "context suggest",
+                  "context digest", "context pack", "doctor",
+                  "cache", "cache du", "cache prune", "zenml", "zenml register"):  # fmt: skip
         assert cli.main([*typed.split(), "--help"]) == 0
         out = capsys.readouterr().out
         assert out.startswith("usage: cooper")
         assert len(out.splitlines()) < 60
     assert cli.main(["build", "--help"]) == 0
     out = capsys.readouterr().out
-    for option in ("-f, --file FILE", "-t, --tag NAME", "--build-arg K=V", "--secret SPEC", "--metadata-file FILE"):
+    for option in ("-f, --file FILE", "-t, --tag NAME", "--build-arg K=V", "--secret SPEC", "--metadata-file FILE",
+                   "-o, --output SPEC", "--fold, --no-fold", "--no-cache-filter STAGE"):  # fmt: skip
         assert option in out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"cooper {_core.version}\n"
-
-
-def test_lists_and_readers_that_go_away(tmp_path: Path) -> None:
-    for number in range(3000):
-        (tmp_path / f"a-file-with-a-rather-long-name-{number:04}").touch()
-    command = [sys.executable, "-m", "zenml_cooper.cli", "context", "ls", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"a-file-with-a-rather-long-name-0000\n"
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(10) == 1
-
-
-def test_context_ls(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    (tmp_path / "dir").mkdir()
-    (tmp_path / "dir" / "file").write_text("12345")
-    (tmp_path / "link").symlink_to("dir/file")
-    (tmp_path / "gone.log").touch()
-    (tmp_path / ".dockerignore").write_text("*.log\n")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")).touch()
-    assert cli.main(["context", "ls", str(tmp_path)]) == 0
-    assert capfdbinary.readouterr().out == b".dockerignore\ndir/\ndir/file\nlink -> dir/file\n\xff\xfe\n"
-    assert cli.main(["context", "ls", "--json", str(tmp_path)]) == 0
-    entries = json.loads(capfdbinary.readouterr().out)
-    assert [os.fsencode(entry["path"]) for entry in entries] == [
-        b".dockerignore",
-        b"dir",
-        b"dir/file",
-        b"link",
-        b"\xff\xfe",
-    ]
-    file = entries[2]
-    assert (file["kind"], file["size"], file["target"]) == ("file", 5, None)
-    other = tmp_path / "other-ignore"
-    other.write_text("dir\n")
-    assert cli.main(["context", "ls", "--ignorefile", str(other), str(tmp_path)]) == 0
-    assert b"dir" not in capfdbinary.readouterr().out.replace(b"dir/file", b"")
-
-
-def test_a_malformed_ignore_file_is_shown_with_its_place(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / ".dockerignore").write_text("fine\na[1.txt\n")
-    assert cli.main(["context", "ls", str(tmp_path)]) == 1
-    err = capfd.readouterr().err
-    assert ".dockerignore:2:" in err
-    assert "a[1.txt" in err
-
-
-def test_no_context(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["context", "ls", "/no/such/place"]) == 1
-    assert "/no/such/place" in capfd.readouterr().err
 
 
 def test_it_is_terminated_like_interrupted() -> None:

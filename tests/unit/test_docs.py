@@ -44,11 +44,68 @@ def test_every_build_option_is_documented() -> None:
     assert documented == {name: re.findall(r'"([^"]+)"', aliases) for name, aliases in options}
 
 
-def test_every_field_of_the_configuration_is_documented() -> None:
+@pytest.mark.parametrize(
+    ("file", "enum", "heading"),
+    [("why.rs", "Reason", "## Why a path is in or out"), ("report/findings.rs", "Warning", "## Warnings")],
+)
+def test_every_reason_and_warning_of_a_context_is_documented(file: str, enum: str, heading: str) -> None:
+    source = (ROOT / "src" / "context" / file).read_text()
+    declared = source.partition(f"pub enum {enum} {{")[2].partition("\n}")[0]
+    variants = re.findall(r"^    ([A-Z]\w+)", declared, re.MULTILINE)
+    assert len(variants) > 5
+    names = [re.sub(r"(?<=.)([A-Z])", r"-\1", variant).lower() for variant in variants]
+    assert first_cells(DOCS / "context.md", heading) == names
+
+
+@pytest.mark.parametrize(("flavor", "own"), [("docker", "DockerImageBuilder"), ("native", "NativeImageBuilder")])
+def test_every_field_of_the_configuration_is_documented(flavor: str, own: str) -> None:
     source = (ROOT / "python" / "zenml_cooper" / "config.py").read_text()
-    fields = re.findall(r"^    ([a-z_]+): .*= Field\(", source, re.MULTILINE)
-    assert len(fields) > 10
-    assert sorted(first_cells(DOCS / "flavors" / "docker.md", "## Configuration")) == sorted(fields)
+    classes = dict(re.findall(r"^class (\w+)Config\b.*?:\n(.*?)(?=^class |\Z)", source, re.MULTILINE | re.DOTALL))
+    fields = [
+        re.findall(r"^    ([a-z_]+): .*= Field\(", classes[name], re.MULTILINE)
+        for name in ("Package", "CooperImageBuilder", own)
+    ]
+    assert all(fields)
+    documented = first_cells(DOCS / "flavors" / f"{flavor}.md", "## Configuration")
+    assert sorted(documented) == sorted(name for names in fields for name in names)
+
+
+def test_the_code_of_the_page_on_contexts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "1.csv").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "context.md").read_text()
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found
+    shown: list[object] = []
+    exec(found.group(1), {"print": lambda *words: shown.extend(words)})
+    assert "data/raw/1.csv" in shown
+    assert "`data/raw/1.csv` is in the build context: no pattern matches it" in shown
+    commands = set(re.findall(r"^\| `cooper context (\w+)", page, re.MULTILINE))
+    assert commands == {"ls", "du", "why", "suggest", "digest", "pack"}
+
+
+@pytest.mark.parametrize("flavor", ["kaniko", "aws", "gcp"])
+def test_every_field_that_zenml_s_own_lack_is_documented(flavor: str) -> None:
+    source = (ROOT / "python" / "zenml_cooper" / "flavors" / f"{flavor}.py").read_text()
+    own = re.findall(r"^    (\w+): .* = Field\($", source, re.MULTILINE)
+    assert first_cells(DOCS / "flavors" / f"{flavor}.md", "## Configuration") == [*own, "include_package"]
+
+
+def test_what_the_native_engine_refuses_is_documented() -> None:
+    source = (ROOT / "src" / "engine" / "native" / "options.rs").read_text()
+    refused = re.search(r"const REFUSED: .*?= &\[(.*?)\n    \];", source, re.DOTALL)
+    assert refused
+    names = set(re.findall(r'\(r#""([a-z-]+)"', refused.group(1)))
+    assert len(names) > 10
+    assert set(first_cells(DOCS / "flavors" / "native.md", "## Build options")) == names
+
+
+def test_what_becomes_of_every_build_option_elsewhere_is_documented() -> None:
+    listed = first_cells(DOCS / "flavors" / "elsewhere.md", "## Build options")
+    known = first_cells(DOCS / "flavors" / "docker.md", "## Build options")
+    assert len(listed) >= 13
+    assert set(listed) <= set(known)
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *DOCS.glob("**/*.md")]), ids=lambda path: path.name)

@@ -127,6 +127,12 @@ def test_unit_tests_take_openssh_and_no_daemon(machine: Machine) -> None:
     assert "install -y --no-install-recommends openssh-client`" in ended.stderr
 
 
+def test_benches_take_pigz_besides(machine: Machine) -> None:
+    ended = machine.setup("bench")
+    assert ended.returncode == 1
+    assert "install -y --no-install-recommends pigz`" in ended.stderr
+
+
 def test_the_demo_takes_no_podman(machine: Machine) -> None:
     machine.lacks("podman", "runc")
     assert machine.setup("demo").returncode == 0

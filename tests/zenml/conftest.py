@@ -3,14 +3,18 @@
 It must be in the environment before anything imports zenml, hence at import.
 """
 
+import datetime
 import importlib
 import os
 import subprocess
 import sys
 import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -35,7 +39,13 @@ os.environ.update(ISOLATED)
 with warnings.catch_warnings():
     # Once imported, it does not warn again: older versions and their dependencies do so in every Python of today.
     warnings.simplefilter("ignore")
-    for module in ("zenml.client", "zenml.image_builders", "zenml.cli.cli"):
+    for module in (
+        "zenml.client",
+        "zenml.image_builders",
+        "zenml.cli.cli",
+        "boto3",
+        "google.cloud.devtools.cloudbuild_v1",
+    ):
         importlib.import_module(module)
 
 
@@ -124,3 +134,81 @@ def zenml(home: Path) -> Zenml:
     # A test may have made ZenML's client before there was a repository; it would go on without one.
     Client().activate_root(found.directory)
     return found
+
+
+@pytest.fixture(scope="module")
+def empty_zenml(zenml: Zenml, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zenml]:
+    """The same with a configuration of its own, in which nothing is registered; while it is used, `zenml` is not."""
+    from zenml.client import Client
+    from zenml.config.global_config import GlobalConfiguration
+
+    folder = tmp_path_factory.mktemp("zenml")
+    before = GlobalConfiguration.get_instance(), Client.get_instance()
+    with pytest.MonkeyPatch.context() as environment:
+        for variable, name in (("ZENML_CONFIG_PATH", "config"), ("ZENML_LOCAL_STORES_PATH", "stores")):
+            (folder / name).mkdir()
+            environment.setenv(variable, str(folder / name))
+        GlobalConfiguration._reset_instance()
+        Client._reset_instance()
+        found = Zenml(folder)
+        found.program("init")
+        Client().activate_root(found.directory)
+        yield found
+    GlobalConfiguration._reset_instance(before[0])
+    Client._reset_instance(before[1])
+
+
+@pytest.fixture(scope="session")
+def zenml_image(python_image: str, registry: str) -> str:
+    """A base image that has the ZenML of this environment, in the daemon and in the plain registry."""
+    import zenml as installed
+
+    version = installed.__version__
+    name = f"{registry}/cooper-test/zenml:{version}-{python_image.rpartition(':')[2]}"
+    dockerfile = f"FROM {python_image}\nRUN uv pip install 'zenml[local]=={version}'\n"
+    subprocess.run(["docker", "build", "--tag", name, "-"], input=dockerfile, text=True, check=True)
+    subprocess.run(["docker", "push", "--quiet", name], check=True)
+    return name
+
+
+class StandInRegistry:
+    """As much of a ZenML container registry as the image builders that build elsewhere use."""
+
+    flavor = "default"
+    credentials: "tuple[str, str] | None" = None
+
+    def __init__(self, uri: str) -> None:
+        self.config = SimpleNamespace(uri=uri)
+        self.prepared: list[str] = []
+
+    def is_valid_image_name_for_registry(self, image_name: str) -> bool:
+        return image_name.startswith(self.config.uri)
+
+    def prepare_image_push(self, image_name: str) -> None:
+        self.prepared.append(image_name)
+
+
+@pytest.fixture
+def stand_in_registry() -> StandInRegistry:
+    """A registry with a port in its name."""
+    return StandInRegistry("registry.example:5000/team")
+
+
+@pytest.fixture
+def component() -> Callable[..., Any]:
+    """Makes an image builder of a flavor, with a configuration, as ZenML does when it loads a stack."""
+
+    def make(flavor: Any, **config: Any) -> Any:
+        now = datetime.datetime.now()
+        return flavor.implementation_class(
+            name="builder",
+            id=uuid.uuid4(),
+            config=flavor.config_class(**config),
+            flavor=flavor.name,
+            type=flavor.type,
+            user=uuid.uuid4(),
+            created=now,
+            updated=now,
+        )
+
+    return make

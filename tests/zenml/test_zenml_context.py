@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from zenml.image_builders import BuildContext
@@ -36,11 +36,11 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def archive(context: BuildContext, kind: ArchiveType = ArchiveType.TAR) -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    context.write_archive(file, kind)
-    assert file.tell() == 0, "the file is rewound"
-    return file
+def archive(context: BuildContext, kind: ArchiveType = ArchiveType.TAR) -> io.BytesIO:
+    with tempfile.TemporaryFile() as file:
+        context.write_archive(file, kind)
+        assert file.tell() == 0, "the file is rewound"
+        return io.BytesIO(file.read())
 
 
 def members(context: BuildContext) -> dict[str, tarfile.TarInfo]:
@@ -328,7 +328,7 @@ def test_what_zenml_uploads_has_a_stable_name(root: Path, monkeypatch: pytest.Mo
     assert upload() == first
 
 
-@pytest.mark.parametrize(("size", "ignored", "warned"), [(51, False, True), (51, True, False), (49, False, False)])
+@pytest.mark.parametrize(("size", "ignored", "warned"), [(51, False, True), (51, True, True), (49, False, False)])
 def test_a_large_context_is_worth_a_warning(
     size: int, ignored: bool, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
@@ -340,8 +340,35 @@ def test_a_large_context_is_worth_a_warning(
     if ignored:
         (root / ".dockerignore").write_text("")
     archive(CooperBuildContext(root=str(root))).close()
-    assert (".dockerignore" in caplog.text) == warned
-    assert ("cooper context du" in caplog.text) == warned
+    assert "1 file" in caplog.text
+    assert "largest: data" in caplog.text
+    assert ("most of it in `data`" in caplog.text) == warned
+    assert ("cooper context suggest" in caplog.text) == warned
+
+
+def test_credentials_are_warned_of_by_name_only(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zenml_cooper.context.logger.propagate", True)
+    (root / ".env").write_text("TOKEN=the-secret-itself\n")
+    archive(CooperBuildContext(root=str(root))).close()
+    assert "`.env` is in the build context and looks like environment variables with values" in caplog.text
+    assert "the-secret-itself" not in caplog.text
+
+
+def test_why_and_suggestions_know_zenmls_rules(root: Path) -> None:
+    (root / ".dockerignore").write_text(".zen\n")
+    (root / ".zen").mkdir(exist_ok=True)
+    (root / ".zen" / "config.yaml").write_text("x")
+    (root / ".env").write_text("A=1\n")
+    context = CooperBuildContext(root=str(root))
+    context.add_file("FROM scratch", "Dockerfile")
+    assert context.why(".zen/config.yaml")["patterns"][-1]["file"] is None
+    assert context.why(".zen/config.yaml")["reason"] == "taken-back"
+    assert context.why("Dockerfile")["reason"] == "extra-file"
+    assert context.why(".dockerignore")["reason"] == "ignore-file"
+    assert [line["pattern"] for line in context.suggest()["lines"]] == [".env"]
+    assert context.report(excluded=True)["removed"] is not None
 
 
 def test_the_report_says_what_is_in_it(root: Path) -> None:

@@ -70,16 +70,6 @@ def manifest(image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def zenml_image(python_image: str, registry: str) -> str:
-    """A base image that has the ZenML of this environment, in the daemon and in the plain registry."""
-    version = installed.__version__
-    name = f"{registry}/cooper-test/zenml:{version}-{python_image.rpartition(':')[2]}"
-    docker("build", "--tag", name, "-", stdin=f"FROM {python_image}\nRUN uv pip install 'zenml[local]=={version}'\n")
-    docker("push", "--quiet", name)
-    return name
-
-
-@pytest.fixture(scope="session")
 def stack(zenml: "Zenml", registry: str) -> Iterator[str]:
     """The active stack: our builder, `local_docker`, the plain registry."""
     said = zenml.python("from zenml_cooper.cli import main; raise SystemExit(main(['zenml', 'register']))")

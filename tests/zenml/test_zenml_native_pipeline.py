@@ -1,0 +1,315 @@
+"""Images that the flavor `cooper` builds for pipelines: where no Docker is, and where one runs them."""
+
+import gzip
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from zenml.client import Client
+from zenml.config import DockerSettings
+from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
+from zenml_cooper.exceptions import CooperError
+from zenml_cooper.image_builders import native
+
+if TYPE_CHECKING:
+    from conftest import Zenml
+    from tests.conftest import SecuredRegistry
+
+MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
+SOURCE = "zenml_cooper.flavors.NativeImageBuilderFlavor"
+
+# The code goes into the image, and nothing is installed: no RUN but those that are folded.
+CODE_ONLY = (
+    "python_package_installer='pip', install_stack_requirements=False, allow_download_from_artifact_store=False, "
+    "prevent_build_reuse=True"
+)
+PIPELINE = """
+import pathlib
+from zenml import pipeline, step
+from zenml.config import DockerSettings
+
+@step(enable_cache=False)
+def produce() -> int:
+    assert pathlib.Path("/.dockerenv").exists(), "this step does not run in a container"
+    assert pathlib.Path("/app/numbers_native.py").stat().st_mode & 0o666 == 0o666
+    return 20
+
+@step(enable_cache=False)
+def double(x: int) -> int:
+    return 2 * x
+
+@pipeline(enable_cache=False, settings={{"docker": DockerSettings({settings})}})
+def numbers():
+    double(produce())
+"""
+BUILD = """
+from zenml.cli.cli import cli
+cli(["pipeline", "build", "numbers_native.numbers", "--stack", "native"], standalone_mode=False)
+from zenml.client import Client
+newest = Client().list_builds(sort_by="desc:created").items[0]
+print("IMAGE", {image.image for image in newest.images.values()}.pop())
+"""
+RUN = """
+from numbers_native import numbers
+from zenml.client import Client
+run = Client().get_pipeline_run(numbers().id)
+print("STATUS", run.status, run.steps["double"].output.load())
+"""
+
+
+def fetch(image: str, kind: str, digest: str) -> bytes:
+    """A manifest or a blob of an image, out of its registry."""
+    name = image.partition("@")[0]
+    registry, _, repository = name.partition("/")
+    address = f"http://{registry}/v2/{repository}/{kind}/{digest}"
+    with urllib.request.urlopen(urllib.request.Request(address, headers={"Accept": MANIFESTS})) as answer:
+        return bytes(answer.read())
+
+
+class Pushed:
+    """An image in a registry: `REPOSITORY@DIGEST`, or `REPOSITORY:TAG`."""
+
+    def __init__(self, image: str) -> None:
+        digest = image.partition("@")[2] or image.rpartition(":")[2]
+        self.image = image if "@" in image else image.rpartition(":")[0]
+        self.manifest: dict[str, Any] = json.loads(fetch(self.image, "manifests", digest))
+        config: dict[str, Any] = json.loads(fetch(self.image, "blobs", self.manifest["config"]["digest"]))
+        self.config: dict[str, Any] = config["config"]
+        self.layers: list[str] = [layer["digest"] for layer in self.manifest["layers"]]
+
+    def files(self, layer: int) -> dict[str, tarfile.TarInfo]:
+        """What is in a layer."""
+        data = gzip.decompress(fetch(self.image, "blobs", self.layers[layer]))
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            return {member.name.rstrip("/"): member for member in archive}
+
+
+@pytest.fixture(scope="module")
+def stack(empty_zenml: "Zenml", registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The active stack: the flavor `cooper`, `local_docker`, the plain registry."""
+    # What ZenML keeps in the folder changes all the time.
+    (empty_zenml.directory / ".dockerignore").write_text("config\nstores\n**/__pycache__\n")
+    cache = tmp_path_factory.mktemp("cache")
+    empty_zenml("image-builder", "flavor", "register", SOURCE)
+    empty_zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/native")
+    empty_zenml("orchestrator", "register", "containers", "--flavor=local_docker")
+    empty_zenml("image-builder", "register", "cooper", "--flavor=cooper", "--progress=plain", f"--cache_dir={cache}")
+    empty_zenml(
+        "stack", "register", "native", "-o", "containers", "-a", "default", "-c", "plain", "-i", "cooper", "--set"
+    )
+    return "native"
+
+
+@pytest.fixture
+def alone(stack: str, empty_zenml: "Zenml") -> Iterator[str]:
+    """The same without a container registry."""
+    empty_zenml("stack", "register", "alone", "-o", "containers", "-a", "default", "-i", "cooper", "--set")
+    yield "alone"
+    empty_zenml("stack", "set", stack)
+    empty_zenml("stack", "delete", "alone", "--yes")
+
+
+@pytest.fixture(scope="module")
+def without_docker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without Docker and Podman. There is one program: ZenML 0.92 asks `pip` what is installed."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "pip").symlink_to(Path(sys.executable).with_name("pip"))
+    return {"PATH": str(programs), "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
+@pytest.fixture
+def no_docker(without_docker: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process finds neither Docker nor Podman."""
+    for name, value in without_docker.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def pipeline(empty_zenml: "Zenml") -> Callable[[str], Path]:
+    """Writes the pipeline with Docker settings."""
+
+    def write(settings: str) -> Path:
+        script = empty_zenml.directory / "numbers_native.py"
+        script.write_text(PIPELINE.format(settings=settings))
+        return script
+
+    return write
+
+
+def build_image(settings: DockerSettings, tag: str, **others: Any) -> str:
+    """What ZenML does for every image of a pipeline."""
+    client = Client()
+    return PipelineDockerImageBuilder().build_docker_image(
+        docker_settings=settings, tag=tag, stack=client.active_stack, include_files=False, **others
+    )[0]
+
+
+def build_pipeline(zenml: "Zenml", env: dict[str, str]) -> str:
+    said = zenml.python(BUILD, env=env)
+    # Some versions of ZenML print the arguments of `print` twice.
+    images = set(re.findall(r"IMAGE (\S+@sha256:[0-9a-f]{64})", said))
+    assert len(images) == 1, said
+    return images.pop()
+
+
+def test_zenml_pipeline_build_where_no_docker_is(
+    stack: str,
+    empty_zenml: "Zenml",
+    pipeline: Callable[[str], Path],
+    registry: str,
+    zenml_image: str,
+    without_docker: dict[str, str],
+) -> None:
+    script = pipeline(f"parent_image={zenml_image!r}, {CODE_ONLY}")
+    image = build_pipeline(empty_zenml, without_docker)
+    assert image.startswith(f"{registry}/native/")
+    built, base = Pushed(image), Pushed(zenml_image)
+    assert built.config["WorkingDir"] == "/app"
+    assert "ZENML_CONFIG_PATH=/app/.zenconfig" in built.config["Env"]
+    assert built.layers[: len(base.layers)] == base.layers
+    code = built.files(-1)
+    for name in ("app/numbers_native.py", "app/zenml_cooper/flavors/native.py"):
+        assert code[name].mode & 0o666 == 0o666, "the RUN chmod became a part of the COPY"
+
+    assert build_pipeline(empty_zenml, without_docker) == image, "the same again has the same digest"
+    script.write_text(script.read_text() + "# changed\n")
+    changed = Pushed(build_pipeline(empty_zenml, without_docker))
+    assert changed.layers[:-1] == built.layers[:-1]
+    assert changed.layers[-1] != built.layers[-1]
+
+
+def test_a_pipeline_runs_in_the_image(
+    stack: str, empty_zenml: "Zenml", pipeline: Callable[[str], Path], zenml_image: str
+) -> None:
+    pipeline(f"parent_image={zenml_image!r}, {CODE_ONLY}")
+    assert "STATUS completed 40" in empty_zenml.python(RUN)
+
+
+@pytest.fixture
+def own_dockerfile(tmp_path: Path, busybox: str) -> DockerSettings:
+    """A Dockerfile of a user's, to which ZenML adds an environment."""
+    (tmp_path / "marker").write_bytes(b"\xff\x00marker")
+    (tmp_path / "own.Dockerfile").write_text(
+        f"FROM {busybox}\nCOPY marker /from-dockerfile/\nENV FROM_DOCKERFILE=yes\n"
+    )
+    return DockerSettings(
+        dockerfile=str(tmp_path / "own.Dockerfile"),
+        build_context_root=str(tmp_path),
+        environment={"ADDED": "too"},
+        python_package_installer="pip",
+        install_stack_requirements=False,
+    )
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_a_dockerfile_and_what_zenml_adds(stack: str, own_dockerfile: DockerSettings) -> None:
+    built = Pushed(build_image(own_dockerfile, "own-and-more"))
+    assert {"FROM_DOCKERFILE=yes", "ADDED=too"} <= set(built.config["Env"])
+    names = [name for layer in range(len(built.layers)) for name in built.files(layer)]
+    assert "from-dockerfile/marker" in names
+    intermediate = Pushed(f"{built.image.partition('@')[0]}:own-and-more-intermediate-build")
+    assert built.layers[: len(intermediate.layers)] == intermediate.layers
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_without_a_registry_and_without_docker_it_stays_in_the_store(
+    alone: str, own_dockerfile: DockerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native.logger, "propagate", True)
+    caplog.set_level(logging.WARNING, native.logger.name)
+    assert build_image(own_dockerfile, "kept") == "zenml:kept"
+    assert "`zenml:kept` stays in the store" in caplog.text
+    # It can be built upon.
+    settings = DockerSettings(
+        parent_image="zenml:kept",
+        environment={"MORE": "1"},
+        python_package_installer="pip",
+        install_stack_requirements=False,
+    )
+    assert build_image(settings, "kept-more") == "zenml:kept-more"
+
+
+def test_without_a_registry_a_daemon_has_it(alone: str, own_dockerfile: DockerSettings) -> None:
+    assert build_image(own_dockerfile, "loaded") == "zenml:loaded"
+    shown = subprocess.run(
+        [
+            "docker",
+            "run",
+            "--rm",
+            "zenml:loaded",
+            "sh",
+            "-c",
+            "echo $FROM_DOCKERFILE; stat -c %s /from-dockerfile/marker",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split() == ["yes", "8"]
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_without_a_registry_it_goes_where_the_configuration_says(
+    alone: str, empty_zenml: "Zenml", own_dockerfile: DockerSettings, tmp_path: Path
+) -> None:
+    layout = tmp_path / "image.tar"
+    empty_zenml("image-builder", "update", "cooper", f"--output=type=oci,dest={layout}")
+    try:
+        build_image(own_dockerfile, "written")
+    finally:
+        empty_zenml("image-builder", "remove-attribute", "cooper", "output")
+    with tarfile.open(layout) as archive:
+        index = json.load(archive.extractfile("index.json"))  # type: ignore[arg-type]
+        (manifest,) = index["manifests"]
+        assert f"blobs/{manifest['digest'].replace(':', '/')}" in archive.getnames()
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_a_step_that_must_run_says_what_can_run_it(stack: str, busybox: str) -> None:
+    settings = DockerSettings(
+        parent_image=busybox,
+        requirements=["cowsay==6.1"],
+        python_package_installer="pip",
+        install_stack_requirements=False,
+    )
+    with pytest.raises(CooperError) as caught:
+        build_image(settings, "must-run")
+    assert caught.value.code == "step-unsupported"
+    assert "pip install" in str(caught.value)
+    assert "cooper_docker" in (caught.value.hint or "")
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_a_registry_with_a_password(
+    stack: str,
+    empty_zenml: "Zenml",
+    registry_tls: "SecuredRegistry",
+    own_dockerfile: DockerSettings,
+) -> None:
+    """The credentials are those of the ZenML registry; the Docker config of these tests is empty."""
+    zenml = empty_zenml
+    zenml("secret", "create", "tls", f"--username={registry_tls.user}", f"--password={registry_tls.password}")
+    uri = f"{registry_tls.address}/native"
+    zenml("container-registry", "register", "secured", "-f", "default", f"--uri={uri}", "--authentication_secret=tls")
+    zenml("stack", "update", stack, "-c", "secured")
+    try:
+        assert build_image(own_dockerfile, "secured").startswith(f"{uri}/zenml@sha256:")
+        zenml("secret", "update", "tls", "--password=hunter2-marker")
+        with pytest.raises(CooperError) as caught:
+            build_image(own_dockerfile, "secured-again")
+        assert caught.value.code == "registry-denied"
+        assert "hunter2-marker" not in str(caught.value)
+    finally:
+        zenml("stack", "update", stack, "-c", "plain")
+        zenml("container-registry", "delete", "secured")
+        zenml("secret", "delete", "tls", "--yes")
