@@ -1,8 +1,8 @@
-"""Times builds with a push: ZenML's `local` image builder against `cooper_docker`, in one run.
+"""Times builds with a push: ZenML's `local` image builder against `cooper` and `cooper_docker`, in one run.
 
 A context of many small files is built and pushed to a registry on the loopback: the first time, again with nothing
 changed, and again with one file changed. Each round uses new content, so that "first" is never served from a cache.
-Printed and written as JSON: medians in seconds, and the ratio of the two.
+Printed and written as JSON: medians in seconds, and their ratios.
 
     eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/build.py --files 5000 --rounds 3
 """
@@ -33,12 +33,12 @@ CASES = ("first", "unchanged", "one file changed")
 
 
 def make_tree(root: Path, files: int, marker: str) -> None:
-    """Fills `root` with `files` text files of about 2 KiB in directories of 100, all new for this marker."""
+    """Fills `root` with `files` text files of about 8 KiB in directories of 100, all new for this marker."""
     source = random.Random(marker)
     for number in range(files):
         path = root / f"package_{number // 100:03}" / f"module_{number % 100:02}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (f"value_{source.getrandbits(48):x} = {source.getrandbits(64)}\n" for _ in range(50))
+        lines = (f"value_{source.getrandbits(48):x} = {source.getrandbits(64)}\n" for _ in range(190))
         path.write_text(f"# {marker}\n" + "".join(lines))
 
 
@@ -62,12 +62,13 @@ def builders() -> dict[str, Any]:
     from zenml.enums import StackComponentType
     from zenml.image_builders.local_image_builder import LocalImageBuilder, LocalImageBuilderConfig
 
-    from zenml_cooper.flavors import DockerImageBuilderFlavor
+    from zenml_cooper.flavors import DockerImageBuilderFlavor, NativeImageBuilderFlavor
 
-    ours = DockerImageBuilderFlavor()
+    native, ours = NativeImageBuilderFlavor(), DockerImageBuilderFlavor()
     kind = StackComponentType.IMAGE_BUILDER
     return {
         "local": component(LocalImageBuilder, LocalImageBuilderConfig(), kind),
+        "cooper": component(native.implementation_class, native.config_class(), kind),
         "cooper_docker": component(ours.implementation_class, ours.config_class(), kind),
     }
 
@@ -123,7 +124,7 @@ def main() -> None:
             tag = f"{name.replace('_', '-')}-{number}"
             seconds = one_round(builder, target, address, base, given.files, tag)
             rounds.setdefault(name, []).append(dict(zip(CASES, seconds, strict=True)))
-    comparison.report(f"{given.files} files", rounds["local"], rounds["cooper_docker"], given)
+    comparison.report(f"{given.files} files", rounds, given)
 
 
 if __name__ == "__main__":

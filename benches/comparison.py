@@ -18,21 +18,17 @@ def arguments(description: str | None, files: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(
-    title: str,
-    local: Sequence[Mapping[str, float]],
-    cooper: Sequence[Mapping[str, float]],
-    given: argparse.Namespace,
-) -> None:
-    """Prints the medians of all rounds (case to seconds, one mapping a round) and their ratios."""
+def report(title: str, rounds: Mapping[str, Sequence[Mapping[str, float]]], given: argparse.Namespace) -> None:
+    """Prints the medians of all rounds (case to seconds, one mapping a round), compared with the first builder's."""
     medians = {
-        name: {case: statistics.median(times[case] for times in rounds) for case in rounds[0]}
-        for name, rounds in (("local", local), ("cooper", cooper))
+        name: {case: statistics.median(times[case] for times in all_times) for case in all_times[0]}
+        for name, all_times in rounds.items()
     }
+    first, *others = medians
     print(f"\n{title}, push included, medians of {given.rounds} rounds in seconds")
-    print(f"{'':28}{'local':>10}{'cooper':>10}{'ratio':>8}")
-    for case, seconds in medians["local"].items():
-        ours = medians["cooper"][case]
-        print(f"{case:28}{seconds:10.2f}{ours:10.2f}{seconds / ours:7.1f}x")
+    print(f"{'':28}{first:>10}" + "".join(f"{name:>16}{'ratio':>8}" for name in others))
+    for case, seconds in medians[first].items():
+        ours = "".join(f"{medians[name][case]:16.2f}{seconds / medians[name][case]:7.1f}x" for name in others)
+        print(f"{case:28}{seconds:10.2f}{ours}")
     if given.json:
         given.json.write_text(json.dumps({"files": given.files, "seconds": medians}, indent=2) + "\n")

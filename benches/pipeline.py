@@ -111,7 +111,7 @@ def main() -> None:
                 line = next(line for line in output.splitlines() if line.startswith("TIMES "))
                 rounds[name].append(json.loads(line.removeprefix("TIMES ")))
 
-    comparison.report("image builds of a pipeline", rounds["local"], rounds["cooper"], given)
+    comparison.report("image builds of a pipeline", rounds, given)
 
 
 if __name__ == "__main__":
