@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 OLDEST := $(CURDIR)/.venv-oldest
+BENCH := $(CURDIR)/.venv-bench
+BENCH_CONTEXT ?= --curve
 BIN := $(VENV)/bin
 ISOLATED := scripts/isolated $(CURDIR)/.state
 BED := $(ISOLATED) scripts/with-testbed $(CURDIR)/.testbed
@@ -30,8 +32,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.r
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-real test-python-real test-zenml test-zenml-newest test-zenml-oldest \
-	lint lint-rust lint-python format \
-	demo demo-down bench wheel testbed testbed-down clean
+	fuzz fuzz-moby lint lint-rust lint-python format \
+	demo demo-down bench bench-context bench-build wheel testbed testbed-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +47,7 @@ $(VENV)/.stamp-venv: pyproject.toml
 	@scripts/setup build
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --group dev '$(ZENML_NEWEST)'
+	$(BIN)/pip install --quiet --group dev --group clouds '$(ZENML_NEWEST)'
 	@touch $@
 
 $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(RUST_SOURCES)
@@ -55,7 +57,7 @@ $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(RUST_SOURCES)
 $(OLDEST)/.stamp-venv: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
-	$(OLDEST)/bin/pip install --quiet 'pytest>=8,<10' '$(ZENML_OLDEST)'
+	$(OLDEST)/bin/pip install --quiet 'pytest>=8,<10' --group clouds '$(ZENML_OLDEST)'
 	@touch $@
 
 # A wheel, not an editable install: so the package is tested as its users have it.
@@ -102,6 +104,24 @@ test-zenml-oldest: $(OLDEST)/.stamp-build
 	@scripts/setup test
 	$(BED) $(OLDEST)/bin/pytest tests/zenml
 
+target/moby-answers: tests/moby/main.go
+	@scripts/setup moby
+	@mkdir -p target
+	cd tests/moby && GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(CURDIR)/$@ .
+
+# Other trees each time; a difference is printed as a whole case.
+# libFuzzer needs switches that only a nightly compiler takes without this.
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: ## fuzz ignore files and Dockerfiles, FUZZ_SECONDS (60) for each target of fuzz/; needs `cargo install cargo-fuzz`
+	@for target in ignore_rules ignore_bytes dockerfile; do \
+		cargo fuzz run --sanitizer none --fuzz-dir fuzz $$target -- -max_total_time=$(or $(FUZZ_SECONDS),60) || exit; \
+	done
+
+fuzz-moby: export COOPER_MOBY_SEED ?= $(shell date +%s)00000
+fuzz-moby: export COOPER_MOBY ?= $(CURDIR)/target/moby-answers
+fuzz-moby: target/moby-answers ## compare 20,000 random trees and ignore files with what Moby's own matcher makes of them
+	cargo test --locked $(TEST_FEATURES) --test it -- --ignored --nocapture live_answers
+
 lint: lint-rust lint-python ## formatters in checking mode, clippy, ruff, mypy, stubtest
 
 lint-rust: build
@@ -129,10 +149,30 @@ demo-down: ## end the demo's registry and remove what it made
 	@scripts/testbed down .demo/bed
 	rm -rf .demo
 
-bench: build ## time builds with a push, plain and of pipelines, against ZenML's own local builder
-	@scripts/setup test
-	$(BED) $(BIN)/python benches/build.py --files 5000 --rounds 3
-	$(BED) $(BIN)/python benches/pipeline.py --files 500 --rounds 3
+# Times are those of a release, installed as its users have it.
+$(BENCH)/.stamp-venv: pyproject.toml
+	@scripts/setup build
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(BENCH)/bin/pip install --quiet 'maturin>=1.9,<2' '$(ZENML_NEWEST)'
+	@touch $@
+
+$(BENCH)/.stamp-build: $(BENCH)/.stamp-venv $(RUST_SOURCES) $(PYTHON_SOURCES)
+	rm -rf $(BENCH)/wheel
+	$(BENCH)/bin/maturin build --locked --quiet --release --interpreter $(BENCH)/bin/python --out $(BENCH)/wheel
+	$(BENCH)/bin/pip install --quiet --force-reinstall --no-deps $(BENCH)/wheel/*.whl
+	@touch $@
+
+bench: bench-context bench-build ## measure a release: contexts, builds and pipelines, against ZenML's own and other tools
+
+bench-context: $(BENCH)/.stamp-build ## contexts alone; BENCH_CONTEXT='--scale 0.05 --rounds 3' is a quick look
+	@scripts/setup bench
+	$(ISOLATED) $(BENCH)/bin/python benches/context.py --json .bench/context.json --svg .bench/context.svg $(BENCH_CONTEXT)
+
+bench-build: $(BENCH)/.stamp-build
+	@scripts/setup bench
+	$(BED) $(BENCH)/bin/python benches/build.py --files 5000 --rounds 3
+	$(BED) $(BENCH)/bin/python benches/pipeline.py --files 500 --rounds 3
 
 wheel: $(VENV)/.stamp-venv ## build the wheel for CPython 3.10 and up into dist/
 	$(BIN)/maturin build --locked --release --out dist
@@ -146,4 +186,4 @@ testbed-down: ## end the test bed
 	@scripts/testbed down .testbed
 
 clean: testbed-down demo-down ## remove what was built
-	rm -rf .venv .venv-oldest .state .testbed dist target python/zenml_cooper/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-bench .bench .state .testbed dist target python/zenml_cooper/*.so .mypy_cache .pytest_cache .ruff_cache

@@ -116,6 +116,8 @@ def exports(directory: Path) -> str:
         found: dict[str, str] = {}
         if "registry" in state:
             found["COOPER_TEST_REGISTRY"] = state["registry"]["address"]
+            # For tests that need one with a configuration of their own.
+            found["COOPER_TEST_REGISTRY_PROGRAM"] = registry.program(directory / "tools")
         if "registry_tls" in state:
             secured = state["registry_tls"]
             found["COOPER_TEST_REGISTRY_TLS"] = secured["address"]

@@ -30,10 +30,15 @@ class Registry(process.Record):
     ca: str
 
 
+def program(tools: Path) -> str:
+    """The path of docker-registry."""
+    return debian.program("docker-registry", "docker-registry", tools)
+
+
 def start(name: str, home: Path, tools: Path, *, secured: bool) -> Registry:
     """Starts a registry whose data is in `home`."""
     home.mkdir(parents=True, exist_ok=True)
-    binary = debian.program("docker-registry", "docker-registry", tools)
+    binary = program(tools)
     password = secrets.token_urlsafe(18) if secured else ""
     if secured:
         _certificates(home)
