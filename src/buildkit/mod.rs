@@ -6,6 +6,7 @@
 //! [`session`], we are the server: the daemon asks for files ([`filesync`]), credentials ([`auth`]), secrets ([`secrets`])
 //! and SSH agents ([`ssh`]) when it needs them. What goes wrong becomes an error with a place in [`failure`].
 
+pub mod agents;
 pub mod attrs;
 pub mod auth;
 mod base_failure;

@@ -44,7 +44,8 @@ impl Secrets for SecretsService {
     }
 }
 
-fn read(id: &str, source: &SecretSource) -> Result<Vec<u8>> {
+/// The value of a secret. Fails with `SecretUnavailable`. Blocks.
+pub fn read(id: &str, source: &SecretSource) -> Result<Vec<u8>> {
     let unavailable = |reason: String| Error::SecretUnavailable { id: id.to_owned(), reason };
     let data = match source {
         SecretSource::Value(value) => value.expose().to_vec(),

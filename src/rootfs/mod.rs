@@ -18,4 +18,4 @@ pub use extract::{Extracted, Wanted, extract};
 pub use index::{IndexEntry, LayerIndex};
 pub use node::{Node, NodeKind, Xattrs};
 pub use spool::Spool;
-pub use view::{Found, View};
+pub use view::{ExecUser, Found, View};

@@ -195,6 +195,33 @@ fn users_and_groups_have_numbers() {
 }
 
 #[test]
+fn who_runs_a_command() {
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nann:x:5:6:Ann:/home/ann:/bin/sh\nbob:x:7:8\n";
+    let groups = "root:x:0:root\nstaff:x:50:ann,bob\nadm:x:4:ann\n#out:x:9:ann\nlone:x:8:\n";
+    let mut view = View::default();
+    view.push(Arc::new(Tar::default().dir("etc").file("etc/passwd", passwd).file("etc/group", groups).index()))
+        .unwrap();
+    let run = |text: &str| {
+        let user = view.exec_user(text).unwrap()?;
+        Some((user.uid, user.gid, user.groups, user.home))
+    };
+    let root = Some((0, 0, vec![0], "/root".to_owned()));
+    assert_eq!((run(""), run("0"), run("root")), (root.clone(), root.clone(), root));
+    let ann = Some((5, 6, vec![50, 4], "/home/ann".to_owned()));
+    assert_eq!((run("ann"), run("5")), (ann.clone(), ann));
+    assert_eq!(run("ann:staff"), Some((5, 50, vec![], "/home/ann".to_owned())));
+    assert_eq!(run("ann:77"), Some((5, 77, vec![], "/home/ann".to_owned())));
+    assert_eq!(run(":4"), Some((0, 4, vec![], "/root".to_owned())));
+    assert_eq!(run("bob"), Some((7, 8, vec![50], "/".to_owned())));
+    assert_eq!(run("1000"), Some((1000, 0, vec![], "/".to_owned())));
+    assert_eq!(run("1000:1001"), Some((1000, 1001, vec![], "/".to_owned())));
+    assert_eq!((run("eve"), run("ann:eve"), run("99999999999")), (None, None, None));
+    // No file of users at all: root is known anyway.
+    assert_eq!(View::default().exec_user("").unwrap().unwrap().home, "/");
+    assert_eq!(View::default().exec_user("root").unwrap(), None);
+}
+
+#[test]
 fn the_topmost_file_of_users_counts() {
     let mut view = users(false);
     view.push(Arc::new(Tar::default().file("etc/passwd", "eve:x:5:6").index())).unwrap();

@@ -17,6 +17,8 @@ use super::node::Node;
 use crate::error::Result;
 use merge::Settled;
 
+pub use users::ExecUser;
+
 /// A stack of layers, lowest first. A copy costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct View {
