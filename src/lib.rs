@@ -46,6 +46,7 @@ pub mod reference;
 pub mod registry;
 pub mod request;
 pub mod rootfs;
+pub mod sandbox;
 pub mod secret;
 mod spelling;
 pub mod store;

@@ -1,0 +1,18 @@
+//! Where commands of RUN are executed: a process of its own, in namespaces of its own, on a root file system of layers.
+//!
+//! - [`Level`]: how well commands can be isolated on a machine.
+//! - [`Spec`]: what is to be run, on which root, with which mounts.
+//! - [`Task`]: work on files that belong to others than this user.
+
+mod idmap;
+mod level;
+mod outcome;
+mod spec;
+mod task;
+mod wire;
+
+pub use idmap::{IdMap, IdRange, inside, outside};
+pub use level::{Level, LevelSupport, Problem, Support};
+pub use outcome::{Exit, Finished, InodeOwner};
+pub use spec::{Mount, Network, Process, Root, Spec, Ulimit};
+pub use task::{Task, TaskAnswer};
