@@ -30,6 +30,7 @@ pub mod environment;
 pub mod error;
 pub mod event;
 pub mod fetch;
+mod folders;
 pub mod image;
 pub mod layer;
 pub mod mtime;

@@ -11,11 +11,16 @@ mod node;
 mod scan;
 mod spool;
 mod tar;
+mod unpack;
+mod upper;
 mod view;
+mod wire;
 
 pub use decompress::decompress;
 pub use extract::{Extracted, Wanted, extract};
 pub use index::{IndexEntry, LayerIndex};
 pub use node::{Node, NodeKind, Xattrs};
 pub use spool::Spool;
+pub use unpack::{Fix, Fixes, Form, Limits, OWNER, Packed, Unpacked, own, unpack};
+pub use upper::{Contents, Item, ItemKind, Listing, Scanned, SpoolFile, Stamp, TreeFile, TreeFiles, list_tree, scan};
 pub use view::{ExecUser, Found, View};

@@ -11,9 +11,11 @@ use crate::digest::Digest;
 use crate::error::Result;
 
 /// More paths, with the directories on the way to them, are no layer but an attack.
-const MAX_ENTRIES: usize = 10_000_000;
+pub(super) const MAX_ENTRIES: usize = 10_000_000;
 /// And so are longer names, targets and extended attributes in all.
 const MAX_TEXT: usize = 1 << 30;
+/// How much of a content is read at once if it is not hashed.
+const PLAIN: usize = 256 << 10;
 
 impl LayerIndex {
     /// Reads a layer's archive, decompressed, to its very end, and hashes the files in it. Rules for names and headers are
@@ -25,34 +27,112 @@ impl LayerIndex {
     pub fn read(tar: impl Read, cancel: &Cancel) -> Result<Self> {
         thread::scope(|scope| {
             let (contents, digests) = hashing::start(scope)?;
-            let mut tree = scan(tar, contents, cancel)?;
+            let mut tree = scan(tar, Room::Hashed(contents), &mut Nowhere, MAX_ENTRIES, cancel)?;
             tree.set_digests(digests.get()?);
             Ok(tree.finish())
         })
     }
 }
 
-struct Scan<'a, R> {
-    archive: Archive<'a, R>,
-    contents: Contents,
-    tree: Tree,
+/// What is done with the entries of a layer, beside making an index of them. Paths are clean, and whatever is on the way to
+/// them is a directory or a link.
+pub(super) trait Sink {
+    /// Something that is no file and has no further names. `was` is what the layer had there until now.
+    fn put(&mut self, path: &[u8], was: &Body, member: &Member) -> Result<()>;
+    /// A file begins. Its content follows.
+    fn begin(&mut self, path: &[u8], was: &Body, member: &Member) -> Result<()>;
+    /// The next part of the content.
+    fn content(&mut self, bytes: &[u8]) -> Result<()>;
+    /// The file ends.
+    fn end(&mut self) -> Result<()>;
+    /// A further name of something that is no directory.
+    fn link(&mut self, path: &[u8], was: &Body, first: &[u8]) -> Result<()>;
 }
 
-fn scan(tar: impl Read, contents: Contents, cancel: &Cancel) -> Result<Tree> {
-    let mut scan = Scan { archive: Archive::new(tar, cancel), contents, tree: Tree::default() };
+/// Nothing but an index is wanted.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn put(&mut self, _: &[u8], _: &Body, _: &Member) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, _: &[u8], _: &Body, _: &Member) -> Result<()> {
+        Ok(())
+    }
+
+    fn content(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn link(&mut self, _: &[u8], _: &Body, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where contents are read to.
+pub(super) enum Room {
+    /// To where they are hashed.
+    Hashed(Contents),
+    /// Their digests are of no interest.
+    Plain(Vec<u8>),
+}
+
+impl Room {
+    /// For contents that are not hashed.
+    pub(super) fn plain() -> Self {
+        Self::Plain(vec![0; PLAIN])
+    }
+
+    fn get(&mut self) -> Result<&mut [u8]> {
+        match self {
+            Self::Hashed(contents) => contents.room(),
+            Self::Plain(room) => Ok(room),
+        }
+    }
+
+    const fn filled(&mut self, count: usize) {
+        if let Self::Hashed(contents) = self {
+            contents.filled(count);
+        }
+    }
+
+    fn end_file(&mut self) {
+        if let Self::Hashed(contents) = self {
+            contents.end_file();
+        }
+    }
+}
+
+struct Scan<'a, 's, R, S> {
+    archive: Archive<'a, R>,
+    room: Room,
+    tree: Tree,
+    sink: &'s mut S,
+}
+
+/// Reads an archive to its end. The digests of contents are yet to be set.
+pub(super) fn scan<S: Sink>(tar: impl Read, room: Room, sink: &mut S, most: usize, cancel: &Cancel) -> Result<Tree> {
+    let mut scan = Scan { archive: Archive::new(tar, cancel), room, tree: Tree::default(), sink };
     while let Some(member) = scan.archive.next()? {
-        scan.take(member)?;
-        if scan.tree.len() > MAX_ENTRIES || scan.tree.text() > MAX_TEXT {
+        scan.take(&member)?;
+        if scan.tree.len() > most || scan.tree.text() > MAX_TEXT {
             return Err(invalid("it has too many entries"));
         }
     }
     scan.archive.drain()?;
-    scan.contents.finish()?;
+    if let Room::Hashed(contents) = scan.room {
+        contents.finish()?;
+    }
     Ok(scan.tree)
 }
 
-impl<R: Read> Scan<'_, R> {
-    fn take(&mut self, member: Member) -> Result<()> {
+impl<R: Read, S: Sink> Scan<'_, '_, R, S> {
+    fn take(&mut self, member: &Member) -> Result<()> {
         let (path, cover) = match &member.place {
             // The root is the image's, not a layer's.
             Place::Nothing => return Ok(()),
@@ -63,41 +143,53 @@ impl<R: Read> Scan<'_, R> {
         };
         let below_file = || invalid(format!("`{}` is below a file", shown(path)));
         let spot = self.tree.place(path).ok_or_else(below_file)?;
-        if let Some(cover) = cover {
-            return if self.tree.cover(spot, cover) { Ok(()) } else { Err(below_file()) };
+        match cover {
+            None => self.put(path, spot, member),
+            Some(cover) if self.tree.cover(spot, cover) => Ok(()),
+            Some(_) => Err(below_file()),
         }
-        let path = path.clone();
-        self.put(&path, spot, member)
     }
 
-    fn put(&mut self, path: &[u8], spot: Spot, member: Member) -> Result<()> {
+    fn put(&mut self, path: &[u8], spot: Spot, member: &Member) -> Result<()> {
         let Member { kind, mode, uid, gid, mtime, xattrs, .. } = member;
+        let (was, _) = self.tree.at(spot);
+        let was = was.clone();
         let (body, linked) = match kind {
-            MemberKind::File { size } => (Body::File(self.content(path, mode, size)?), None),
-            MemberKind::Dir => (Body::Dir, None),
-            MemberKind::Symlink { target } => (Body::Symlink(target.into()), None),
+            MemberKind::File { size } => {
+                self.sink.begin(path, &was, member)?;
+                (Body::File(self.content(path, *mode, *size)?), None)
+            }
             MemberKind::Hardlink { target } => {
                 let (body, meta) = self.linked(path, target)?;
+                self.sink.link(path, &was, target)?;
                 (body, Some(meta))
             }
+            MemberKind::Dir => (Body::Dir, None),
+            MemberKind::Symlink { target } => (Body::Symlink(target.as_slice().into()), None),
             MemberKind::Fifo => (Body::Fifo, None),
-            MemberKind::CharDevice { major, minor } => (Body::CharDevice(major, minor), None),
-            MemberKind::BlockDevice { major, minor } => (Body::BlockDevice(major, minor), None),
+            MemberKind::CharDevice { major, minor } => (Body::CharDevice(*major, *minor), None),
+            MemberKind::BlockDevice { major, minor } => (Body::BlockDevice(*major, *minor), None),
         };
+        if !matches!(kind, MemberKind::File { .. } | MemberKind::Hardlink { .. }) {
+            self.sink.put(path, &was, member)?;
+        }
         // A further name of a file has the file's attributes, whatever its own entry says.
-        let meta = match linked {
-            Some(meta) => meta,
-            None => Meta { mode, uid, gid, mtime, xattrs: self.tree.xattrs(xattrs) },
-        };
+        let meta = linked.unwrap_or_else(|| Meta {
+            mode: *mode,
+            uid: *uid,
+            gid: *gid,
+            mtime: *mtime,
+            xattrs: self.tree.xattrs(xattrs.clone()),
+        });
         self.tree.put(spot, body, meta);
         Ok(())
     }
 
-    /// Hashes the content of a file; its number.
+    /// Hands on the content of a file; its number.
     fn content(&mut self, path: &[u8], mode: u32, size: u64) -> Result<usize> {
         let mut kept = LayerIndex::keeps(path, mode, size).then(Vec::new);
         loop {
-            let room = self.contents.room()?;
+            let room = self.room.get()?;
             let count = self.archive.read_content(room)?;
             if count == 0 {
                 break;
@@ -105,9 +197,11 @@ impl<R: Read> Scan<'_, R> {
             if let Some(kept) = &mut kept {
                 kept.extend_from_slice(&room[..count]);
             }
-            self.contents.filled(count);
+            self.sink.content(&room[..count])?;
+            self.room.filled(count);
         }
-        self.contents.end_file();
+        self.room.end_file();
+        self.sink.end()?;
         if let Some(kept) = kept {
             self.tree.keep(path.to_owned(), kept);
         }
@@ -115,9 +209,9 @@ impl<R: Read> Scan<'_, R> {
     }
 
     /// What a hard link leads to.
-    fn linked(&self, path: &[u8], target: Vec<u8>) -> Result<(Body, Meta)> {
+    fn linked(&self, path: &[u8], target: &[u8]) -> Result<(Body, Meta)> {
         let missing = |what: &str| invalid(format!("the hard link `{}` leads to {what}", shown(path)));
-        let found = self.tree.find(&target).ok_or_else(|| missing("nothing that comes before it"))?;
+        let found = self.tree.find(target).ok_or_else(|| missing("nothing that comes before it"))?;
         let (body, meta) = self.tree.at(found);
         match body {
             Body::Nothing | Body::Implied | Body::Dir => Err(missing("no file")),

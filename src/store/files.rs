@@ -83,7 +83,7 @@ pub(super) fn size_in(name: &str) -> Option<u64> {
     (hex.len() == 64).then(|| size.parse().ok()).flatten()
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(_) if folder.is_dir() => Ok(()),
         made => made,

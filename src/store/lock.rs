@@ -48,7 +48,7 @@ pub(super) fn exclusive(layout: &Layout, cancel: &Cancel) -> Result<File> {
     }
 }
 
-fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
+pub(super) fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
     match retry_on_intr(|| flock(file, how)) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),

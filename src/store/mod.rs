@@ -1,9 +1,11 @@
-//! What is kept between builds: blobs by their digest, and records by a kind and a key.
+//! What is kept between builds: blobs by their digest, records by a kind and a key, and unpacked layers.
 //!
 //! ```text
 //! blobs/ab/abcd...ef.1234      a blob: SHA-256 and size are its name
 //! records/KIND/ab/abcd...ef    a record: checksum and value
+//! trees/FORM/ab/abcd...ef/     an unpacked layer: `tree`, and `info`, how much that is
 //! tmp/                         what is being written; its writer holds a lock on the file
+//! scratch/                     directories in use; who uses one holds a lock on it
 //! leases/                      one locked file for each living lease
 //! lock                         shared while something is looked up or put into place, exclusive while prune takes away
 //! pruned                       when prune_if_due looked the last time
@@ -23,12 +25,15 @@
 //! Everything here blocks.
 
 mod blob;
+mod census;
 mod failure;
 mod files;
 mod lock;
 mod policy;
 mod prune;
 mod record;
+mod scratch;
+mod trees;
 mod usage;
 mod writer;
 
@@ -40,6 +45,8 @@ pub use blob::{Blob, BlobReader};
 pub use lock::Lease;
 pub use policy::{Policy, parse_age, parse_size};
 pub use prune::Pruned;
+pub use scratch::{Remover, Scratch};
+pub use trees::{NewTree, Tree, TreeKey, TreeState};
 pub use usage::{KindUsage, Usage};
 pub use writer::BlobWriter;
 
@@ -60,6 +67,7 @@ pub struct Store {
     limit: u64,
     /// Bytes that were written through this value and its clones since the last prune.
     written: Arc<AtomicU64>,
+    remover: Option<Arc<dyn Remover>>,
 }
 
 impl Store {
@@ -71,7 +79,8 @@ impl Store {
         let layout = Layout::open(dir)?;
         lock::sweep(&layout.tmp());
         lock::sweep(&layout.leases());
-        Ok(Self { layout: Arc::new(layout), limit: DEFAULT_LIMIT, written: Arc::default() })
+        scratch::sweep(&layout, None);
+        Ok(Self { layout: Arc::new(layout), limit: DEFAULT_LIMIT, written: Arc::default(), remover: None })
     }
 
     /// Opens the user's: `store` in [`Environment::cache_dir`], with the limit of `COOPER_CACHE_SIZE` if that is set.

@@ -3,18 +3,19 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::failure::failed;
-use super::files::touch;
+use super::files::{make_folder, touch};
 use super::usage::{Item, KindUsage, item, items};
-use super::{Policy, Store, lock};
+use super::{Policy, Store, lock, scratch};
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::folders;
 
 /// How many files are taken away under one lock: others wait so long.
 const BATCH: usize = 64;
@@ -62,6 +63,8 @@ impl Store {
             }
             rest = after;
         }
+        // What other users' processes, or ours in their namespaces, have left.
+        scratch::sweep(&self.layout, self.remover.as_deref());
         Ok(pruned)
     }
 
@@ -88,9 +91,19 @@ impl Store {
         let moved = self.move_away(batch, &mut trash, pruned, cancel);
         // Large files take their time, for which nobody needs to wait. What is not removed here is swept up later.
         for path in trash {
-            let _ = fs::remove_file(path);
+            let _ = folders::remove_all(&path);
         }
         moved.map_err(|source| failed(self.path(), "prune it", source))
+    }
+
+    /// Where something goes that is taken away.
+    fn trash(&self, path: &Path) -> io::Result<PathBuf> {
+        if path.is_dir() {
+            make_folder(&self.layout.scratch())?;
+            return Ok(self.layout.trash(path));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(self.tmp().join(format!("pruned-{name}")))
     }
 
     fn move_away(
@@ -110,8 +123,7 @@ impl Store {
                 // It was used, or written anew, since it was listed.
                 Some(now) if now != *listed => continue,
                 Some(_) => {
-                    let name = listed.path.file_name().unwrap_or_default().to_string_lossy();
-                    let target = self.tmp().join(format!("pruned-{name}"));
+                    let target = self.trash(&listed.path)?;
                     fs::rename(&listed.path, &target)?;
                     trash.push(target);
                     pruned.removed.add(listed.bytes);

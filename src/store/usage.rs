@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::census::Info;
 use super::failure::failed;
 use super::files::{Layout, list, size_in};
 use crate::cancel::Cancel;
@@ -14,11 +15,13 @@ use crate::error::Result;
 
 /// The kind of blobs, beside the kinds of records.
 const BLOBS: &str = "blobs";
+/// And unpacked layers.
+const TREES: &str = "trees";
 
 /// How much a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// `blobs`, and each kind of records.
+    /// `blobs`, `trees` (unpacked layers), and each kind of records.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All of them together.
     pub total: KindUsage,
@@ -40,7 +43,7 @@ impl KindUsage {
     }
 }
 
-/// A blob or record that is kept. Ordered by last use.
+/// A blob, a record or an unpacked layer that is kept. Ordered by last use.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
     pub(super) used: SystemTime,
@@ -77,7 +80,12 @@ fn each(layout: &Layout, cancel: &Cancel, take: &mut dyn FnMut(&str, Item)) -> R
             for file in list(&part).map_err(failed)? {
                 cancel.check()?;
                 let (name, path) = file.map_err(failed)?;
-                if (kind == BLOBS && size_in(&name).is_none()) || (kind != BLOBS && name.len() != 64) {
+                let known = match kind {
+                    BLOBS => size_in(&name).is_some(),
+                    TREES => name.len() >= 64,
+                    _ => name.len() == 64,
+                };
+                if !known {
                     continue;
                 }
                 if let Some(item) = item(path).map_err(failed)? {
@@ -94,13 +102,22 @@ fn each(layout: &Layout, cancel: &Cancel, take: &mut dyn FnMut(&str, Item)) -> R
             look(&folder, &name)?;
         }
     }
+    for form in list(&layout.trees()).map_err(|source| failed(&layout.dir, "list it", source))? {
+        let (_, folder) = form.map_err(|source| failed(&layout.dir, "list it", source))?;
+        if folder.is_dir() {
+            look(&folder, TREES)?;
+        }
+    }
     Ok(())
 }
 
-/// A file as it is now; `None` if it is gone.
+/// A file or an unpacked layer as it is now; `None` if it is gone.
 pub(super) fn item(path: PathBuf) -> io::Result<Option<Item>> {
     match path.symlink_metadata() {
-        Ok(metadata) => Ok(Some(Item { used: metadata.modified()?, bytes: metadata.len(), path })),
+        Ok(metadata) => {
+            let bytes = if metadata.is_dir() { Info::read(&path).map_or(0, |info| info.bytes) } else { metadata.len() };
+            Ok(Some(Item { used: metadata.modified()?, bytes, path }))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

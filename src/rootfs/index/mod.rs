@@ -170,6 +170,11 @@ impl LayerIndex {
         self.records.len() == 1 && self.records[0].cover == Cover::None
     }
 
+    /// Whether nothing of the layers below it is left: its root is opaque.
+    pub fn hides_all(&self) -> bool {
+        self.cover(ROOT) != Cover::None
+    }
+
     /// Everything that it says, in the order of [`crate::paths::compare_paths`]. A path that has both comes twice: first
     /// with what is gone, then with what is there. Directories that are only implied are left out.
     pub fn iter(&self) -> impl Iterator<Item = (Vec<u8>, IndexEntry)> + '_ {
