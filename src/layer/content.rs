@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::entry::Content;
 use crate::context::EntryReader;
 use crate::error::{Error, Result};
+use crate::rootfs::TreeFile;
 
 /// Appends all of a small file. Fails with `ContextChanged` if a file of the context has another size by now.
 pub(super) fn append(path: &[u8], from: &Content, size: u64, out: &mut Vec<u8>) -> Result<()> {
@@ -32,6 +33,7 @@ pub(super) enum Source {
     Memory(Bytes),
     Context(EntryReader),
     Spool { file: Arc<File>, start: u64, path: PathBuf },
+    Tree(TreeFile),
 }
 
 impl Source {
@@ -51,6 +53,7 @@ impl Source {
             Content::Spool { file, offset } => {
                 Ok(Self::Spool { file: Arc::clone(file), start: *offset, path: path_of(path) })
             }
+            Content::Tree { files, stamp } => Ok(Self::Tree(files.file(path, size, *stamp)?)),
             Content::InLayer { .. } => Err(Error::internal("a file of a layer is still in another one")),
         }
     }
@@ -59,6 +62,7 @@ impl Source {
     pub(super) fn append_to(&self, out: &mut Vec<u8>, offset: u64, length: usize) -> Result<()> {
         match self {
             Self::Context(reader) => reader.append_to(out, offset, length),
+            Self::Tree(file) => file.append_to(out, offset, length),
             Self::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let part = start.checked_add(length).and_then(|end| bytes.get(start..end));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::context::{Context, EntryId};
 use crate::digest::Digest;
 use crate::mtime::Mtime;
-use crate::rootfs::Xattrs;
+use crate::rootfs::{Stamp, TreeFiles, Xattrs};
 
 /// One entry of a layer. Entries come in the order of [`crate::context::compare_paths`], each path once, though a whiteout
 /// may come before what is there now, and [`LayerKind::Opaque`] behind its directory. Directories that are not there are the
@@ -92,6 +92,13 @@ pub enum Content {
         file: Arc<File>,
         /// Where the content begins.
         offset: u64,
+    },
+    /// The file of this path in a tree on this machine, which has to be as it was when it was listed.
+    Tree {
+        /// The tree.
+        files: Arc<TreeFiles>,
+        /// What the file was.
+        stamp: Stamp,
     },
     /// A file in a layer of an image or a stage. It has to be taken out of there before a layer can be written.
     InLayer {

@@ -4,12 +4,13 @@
 //! are depends on the paths and sizes of the entries nearby, so a change in one file leaves all units but its own as they
 //! were, and their compressed form is taken from an earlier layer ([`Previous`]).
 //!
-//! [`archive`] reads what ADD unpacks; [`apply`] writes a file system to a directory.
+//! [`archive`] reads what ADD unpacks; [`changes`] finds out what a command did; [`apply`] writes a file system to a directory.
 //!
 //! All of this blocks and knows nothing of tokio: asynchronous callers use `spawn_blocking`.
 
 pub mod apply;
 pub mod archive;
+pub mod changes;
 mod content;
 mod entry;
 mod header;

@@ -113,7 +113,7 @@ fn on_disk(item: &Item, spool: &Path, cancel: &Cancel) -> Result<Option<File>> {
         }
         // It has a file to itself: it was fetched.
         Content::Spool { file, offset: 0 } => return file.try_clone().map(Some).map_err(failed),
-        Content::Spool { .. } | Content::InLayer { .. } => return Ok(None),
+        Content::Spool { .. } | Content::Tree { .. } | Content::InLayer { .. } => return Ok(None),
     }
     Ok(Some(file))
 }
