@@ -21,6 +21,6 @@ pub use extract::{Extracted, Wanted, extract};
 pub use index::{IndexEntry, LayerIndex};
 pub use node::{Node, NodeKind, Xattrs};
 pub use spool::Spool;
-pub use unpack::{Fix, Fixes, Form, Limits, OWNER, Packed, Unpacked, own, unpack};
+pub use unpack::{Fix, Fixes, Form, InView, Limits, OWNER, Packed, Unpacked, own, unpack, unpack_in_view};
 pub use upper::{Contents, Item, ItemKind, Listing, Scanned, SpoolFile, Stamp, TreeFile, TreeFiles, list_tree, scan};
 pub use view::{ExecUser, Found, View};

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use cooper::cancel::Cancel;
 use cooper::digest::Digest;
 use cooper::oci::media::Compression;
-use cooper::rootfs::{Fix, Fixes, Form, Limits, Packed, unpack};
+use cooper::rootfs::{Fix, Fixes, Form, InView, Limits, Packed, View, unpack, unpack_in_view};
 
 use crate::rootfs_support::{Header, Tar};
-use crate::unpack_support::{OnDisk, try_unpack, unpacked, xattr};
+use crate::unpack_support::{OnDisk, assert_matches, try_unpack, unpacked, xattr};
 
 fn with(kind: u8, name: &str, mode: u32, uid: u32, gid: u32) -> Header {
     let mut header = Header::new(kind, name, 0);
@@ -282,4 +283,69 @@ fn root_gives_files_away() {
     assert_eq!([owner("setuid"), owner("link"), owner("dir")], [(12, 13), (3, 4), (1, 2)]);
     assert!(layer.done.fixes.is_empty());
     unpacked(Tar::default().dir("d").file("d/.wh..wh..opq", ""), &Form::Root);
+}
+
+/// The topmost of some layers, unpacked as they make it.
+fn in_view(layers: &[Tar]) -> (OnDisk, bool) {
+    let mut view = View::default();
+    for tar in layers {
+        view.push(Arc::new(tar.clone().index())).unwrap();
+    }
+    let number = layers.len() - 1;
+    let tar = layers[number].clone().end();
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let place = InView { view: &view, number, spool: dir.path() };
+    let packed = Packed { blob: &tar[..], compression: Compression::None, diff_id: &Digest::of(&tar), indexed: false };
+    let done = unpack_in_view(place, packed, &Form::Single, &tree, Limits::default(), &Cancel::new()).unwrap();
+    assert!(!done.leads_elsewhere);
+    (OnDisk { dir, done }, view.variant(number).is_some())
+}
+
+#[test]
+fn paths_through_links_of_lower_layers_end_where_these_lead() {
+    let base = || Tar::default().dir("usr").dir("usr/bin").link(b'2', "bin", "usr/bin").link(b'2', "abs", "/usr");
+    let top = Tar::default()
+        .file("bin/sh", "shell")
+        .link(b'1', "bin/bash", "bin/sh")
+        .file("abs/bin/.wh.ls", "")
+        .link(b'2', "own", "etc")
+        .file("own/x", "y");
+    let (layer, depends) = in_view(&[base(), top]);
+    assert!(depends);
+    assert_eq!(fs::read_to_string(layer.path("usr/bin/sh")).unwrap(), "shell");
+    assert_eq!(fs::metadata(layer.path("usr/bin/bash")).unwrap().nlink(), 2);
+    assert!(layer.path("usr/bin/ls").symlink_metadata().is_ok());
+    assert_eq!(fs::read_to_string(layer.path("etc/x")).unwrap(), "y");
+    assert!(!layer.path("bin").exists() && !layer.path("abs").exists());
+}
+
+#[test]
+fn directories_that_are_only_named_are_as_below() {
+    let base = Tar::default().header(with(b'5', "home", 0o2751, 7, 8), b"").dir("plain");
+    let (layer, depends) = in_view(&[base.clone(), Tar::default().file("home/file", "x")]);
+    assert!(depends);
+    assert_eq!(fs::metadata(layer.path("home")).unwrap().mode() & 0o7777, 0o2751);
+    assert_eq!(xattr(&layer.path("home"), "user.cooper.owner").as_deref(), Some(&b"7:8"[..]));
+    let (_, depends) = in_view(&[base.clone(), Tar::default().file("plain/file", "x")]);
+    assert!(!depends);
+    let (_, depends) = in_view(&[base, Tar::default().dir("home").file("home/file", "x")]);
+    assert!(!depends);
+}
+
+#[test]
+fn both_ways_of_unpacking_agree() {
+    let tars = [
+        Tar::default().file("a", "1").link(b'1', "b", "a").file("a", "2").link(b'1', "c", "b"),
+        Tar::default().dir("d").file("d/.wh.x", "").file("d/.wh..wh..opq", "").file("d/e", "").file(".wh.gone", ""),
+        Tar::default().header(with(b'6', "p", 0o620, 1, 2), b"").header(with(b'5', "q", 0o000, 3, 4), b""),
+        Tar::default().file(".wh.x", "").file("x/y", "z").file("empty", "").link(b'2', "l", "x"),
+    ];
+    for tar in tars {
+        let alone = single(tar.clone());
+        let (layer, depends) = in_view(&[tar]);
+        assert!(!depends);
+        assert_matches(&layer.path(""), alone.index());
+    }
 }

@@ -63,16 +63,15 @@ pub(crate) fn unpacked(tar: Tar, form: &Form) -> OnDisk {
     let layer = try_unpack(&tar, form, Limits::default()).unwrap();
     assert_eq!(layer.index(), &LayerIndex::read(&tar[..], &Cancel::new()).unwrap());
     if !layer.done.leads_elsewhere {
-        assert_matches(&layer);
+        assert_matches(&layer.path(""), layer.index());
     }
     layer
 }
 
 /// Whether what is on disk is what the index says, in everything.
-fn assert_matches(layer: &OnDisk) {
-    let root = layer.path("");
+pub(crate) fn assert_matches(root: &Path, index: &LayerIndex) {
     let mut expected: BTreeMap<Vec<u8>, String> = BTreeMap::new();
-    for (path, entry) in layer.index().iter() {
+    for (path, entry) in index.iter() {
         for (at, byte) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             let _ = byte;
             expected.entry(path[..at].to_owned()).or_insert_with(|| "dir 755 946684800.000000000".into());
@@ -113,7 +112,7 @@ fn assert_matches(layer: &OnDisk) {
         expected.insert(path, "opaque dir 755 946684800.000000000".into());
     }
     let mut found = BTreeMap::new();
-    look(&root, &root, &mut found);
+    look(root, root, &mut found);
     assert_eq!(shown(&found), shown(&expected));
 }
 

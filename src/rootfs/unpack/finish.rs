@@ -1,5 +1,6 @@
 //! What can be done to directories only when everything is in them.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd as _;
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 
 use super::super::index::{Cover, LayerIndex, RecordId, Shape};
 use super::super::node::Node;
+use super::super::view::Implied;
 use super::Form;
 use super::writer::{Dress, Writer, times};
 use crate::cancel::Cancel;
@@ -19,7 +21,10 @@ use crate::mtime::Mtime;
 pub(in super::super) const WHITEOUT: &str = "user.overlay.whiteout";
 
 /// Makes whiteouts, and gives directories what they have to have: what is in a directory before itself.
-pub(super) fn finish(writer: &mut Writer, index: &LayerIndex, cancel: &Cancel) -> Result<()> {
+///
+/// Directories that are only implied are what `implied` says, else root's.
+pub(super) fn finish(writer: &mut Writer, index: &LayerIndex, implied: Vec<Implied>, cancel: &Cancel) -> Result<()> {
+    let mut implied: HashMap<Vec<u8>, Node> = implied.into_iter().collect();
     let wanted = |id: &RecordId| match index.shape(*id) {
         Shape::Nothing => index.cover(*id) == Cover::Whiteout,
         Shape::Implied | Shape::Dir => true,
@@ -31,7 +36,10 @@ pub(super) fn finish(writer: &mut Writer, index: &LayerIndex, cancel: &Cancel) -
         cancel.check()?;
         let done = match index.shape(id) {
             Shape::Nothing => whiteout(writer, &path),
-            _ => directory(writer, &path, index.node(id), index.cover(id) != Cover::None),
+            _ => {
+                let node = index.node(id).or_else(|| implied.remove(&path));
+                directory(writer, &path, node, index.cover(id) != Cover::None)
+            }
         };
         match done {
             // It is below a link.
@@ -61,7 +69,6 @@ fn whiteout(writer: &mut Writer, path: &[u8]) -> io::Result<()> {
 fn directory(writer: &mut Writer, path: &[u8], node: Option<Node>, opaque: bool) -> io::Result<()> {
     // What is only implied by something that is gone in it is not there yet.
     writer.folders.make(path)?;
-    // One that is only implied is root's, whatever lower layers have: see `View::stands_alone`.
     let Node { mode, uid, gid, mtime, xattrs, .. } = node.unwrap_or(Node::directory(0o755));
     let dress = Dress { mode, uid, gid, mtime, xattrs };
     let needs_owner = writer.form == Form::Single && (uid, gid) != (0, 0);

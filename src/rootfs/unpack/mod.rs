@@ -11,6 +11,7 @@
 
 mod finish;
 mod form;
+mod guided;
 mod limits;
 mod own;
 mod stream;
@@ -31,6 +32,7 @@ use crate::oci::media::Compression;
 use crate::pack::Buffers;
 
 pub use form::{Form, OWNER};
+pub use guided::{InView, unpack_in_view};
 pub use limits::Limits;
 pub use own::{Fix, Fixes, own};
 use stream::Stream;
@@ -58,7 +60,7 @@ pub struct Unpacked {
     /// What could not be made by this user, to be told to them.
     pub left_out: Vec<String>,
     /// Whether the layer has paths below links of its own. They are left out: where they lead is for the view to say, and
-    /// the tree is of no use alone (see [`super::View::stands_alone`]).
+    /// the tree is of no use alone (see [`super::View::variant`], [`unpack_in_view`]).
     pub leads_elsewhere: bool,
     /// Regular files, and further names of them.
     pub files: u64,
@@ -99,7 +101,7 @@ pub fn unpack<R: Read + Send>(
         return Err(invalid(format!("its archive is {found} and should be {diff_id}")));
     }
     let index = tree.finish();
-    finish::finish(&mut writer, &index, cancel)?;
+    finish::finish(&mut writer, &index, Vec::new(), cancel)?;
     let fixes = Fixes::of(form, &index);
     let (left_out, leads_elsewhere) = (writer.left_out(), writer.leads_elsewhere);
     let Writer { files: count, bytes, .. } = writer;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::super::index::{IndexEntry, LayerIndex};
 use super::super::node::NodeKind;
+use super::super::view::Implied;
 use super::super::wire::{Decoder, Encoder};
 use super::Form;
 use super::writer::{CAPABILITY, failed, set_xattr};
@@ -57,6 +58,16 @@ impl Fixes {
             })
         };
         Self(index.iter().filter_map(fix).collect())
+    }
+
+    /// With directories that a layer only implies.
+    pub(super) fn with(mut self, form: &Form, implied: &[Implied]) -> Self {
+        let gives = matches!(form, Form::Subordinate { .. });
+        for (path, node) in implied.iter().filter(|(_, node)| gives && (node.uid, node.gid) != (0, 0)) {
+            let mode = (node.mode & SET_IDS != 0).then_some(node.mode);
+            self.0.push(Fix { path: path.clone(), owner: Some((node.uid, node.gid)), mode, capability: None });
+        }
+        self
     }
 
     /// Whether nothing is left to do.

@@ -3,6 +3,7 @@
 //! A directory is a list of records, one in each layer that has part in it, from the top down to where lower layers are
 //! covered. From there one step leads to a child: the records of its name in these layers decide what it is.
 
+mod apart;
 mod merge;
 mod redirect;
 mod resolve;
@@ -17,6 +18,7 @@ use super::node::Node;
 use crate::error::Result;
 use merge::Settled;
 
+pub(super) use apart::Implied;
 pub use users::ExecUser;
 
 /// A stack of layers, lowest first. A copy costs next to nothing.
