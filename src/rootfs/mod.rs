@@ -3,6 +3,7 @@
 //! A [`LayerIndex`] is what one layer says, a [`View`] is what a stack of them makes. Contents are taken out of layers when
 //! they are needed ([`extract`]). Everything blocks: callers know.
 
+mod copied;
 mod decompress;
 mod extract;
 mod hashing;
@@ -16,6 +17,7 @@ mod upper;
 mod view;
 mod wire;
 
+pub use copied::copy_layers;
 pub use decompress::decompress;
 pub use extract::{Extracted, Wanted, extract};
 pub use index::{IndexEntry, LayerIndex};

@@ -8,7 +8,7 @@ mod compare;
 mod owners;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ pub fn changes(left: &Left<'_>, cancel: &Cancel) -> Result<Changes> {
     let mut run = Run {
         left,
         before: left.before.map(|before| before.0.iter().map(|item| (item.path.as_slice(), item)).collect()),
+        inodes: left.before.iter().flat_map(|before| before.0.iter().map(|item| item.inode)).collect(),
         included: vec![false; items.len()],
         owners: vec![(0, 0); items.len()],
         gone: Vec::new(),
@@ -75,6 +76,8 @@ pub fn changes(left: &Left<'_>, cancel: &Cancel) -> Result<Changes> {
 struct Run<'a> {
     left: &'a Left<'a>,
     before: Option<HashMap<&'a [u8], &'a Item>>,
+    /// What was there before in a whole root.
+    inodes: HashSet<u64>,
     /// Which items are part of the layer.
     included: Vec<bool>,
     owners: Vec<(u32, u32)>,
@@ -117,7 +120,7 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        self.owners[at] = self.left.owners.of(item, lower.as_ref());
+        self.owners[at] = self.left.owners.of(item, lower.as_ref(), self.inodes.contains(&item.inode));
         let is_new = lower.is_none();
         let changed = is_new || !(self.untouched(item) || self.same(at, lower.as_ref(), cancel)?);
         if changed {

@@ -9,7 +9,8 @@ use crate::rootfs::{Item, ItemKind, Node, NodeKind};
 pub enum Owners {
     /// They are what the listing says.
     Real,
-    /// There is one id. Owners that a command gave are noted, in the files or beside them.
+    /// There is one id. Owners that a command gave are noted, in the files or beside them; what has no note and comes from a
+    /// layer is root's, as layers are unpacked so.
     Emulated {
         /// Who ran the command: whoever makes something owns it.
         command: (u32, u32),
@@ -19,27 +20,34 @@ pub enum Owners {
 }
 
 impl Owners {
-    /// The owner of something, where lower layers have `lower`.
-    pub(super) fn of(&self, item: &Item, lower: Option<&Node>) -> (u32, u32) {
+    /// The owner of something, where lower layers have `lower`. `stayed` says that it was there before the command ran, here
+    /// or under another name.
+    pub(super) fn of(&self, item: &Item, lower: Option<&Node>, stayed: bool) -> (u32, u32) {
         let Self::Emulated { command, inodes } = self else { return (item.uid, item.gid) };
         if let Some(owner) = item.owner.or_else(|| inodes.get(&item.inode).copied()) {
             return owner;
         }
-        match lower {
-            Some(lower) if is_from_below(item, lower) => (lower.uid, lower.gid),
-            _ => *command,
+        let lower = lower.filter(|lower| is_alike(item, lower));
+        match item.kind {
+            // A copy that overlayfs makes is marked.
+            ItemKind::File { .. } | ItemKind::Dir { .. } => match lower {
+                _ if !(item.copied_up || stayed) => *command,
+                Some(lower) => (lower.uid, lower.gid),
+                None => (0, 0),
+            },
+            // For others, being alike has to do.
+            _ => lower.map_or(*command, |lower| (lower.uid, lower.gid)),
         }
     }
 }
 
-/// Whether something is the lower layers' own, changed or not. Files and directories that overlayfs has copied are marked so;
-/// for others, being of the same kind, with the same target, has to do.
-fn is_from_below(item: &Item, lower: &Node) -> bool {
+/// Whether something is of the same kind, and leads to the same place.
+fn is_alike(item: &Item, lower: &Node) -> bool {
     match (&item.kind, &lower.kind) {
-        (ItemKind::File { .. }, NodeKind::File { .. }) => item.copied_up,
-        (ItemKind::Dir { opaque }, NodeKind::Dir) => item.copied_up || !opaque,
+        (ItemKind::File { .. }, NodeKind::File { .. })
+        | (ItemKind::Dir { .. }, NodeKind::Dir)
+        | (ItemKind::Fifo, NodeKind::Fifo) => true,
         (ItemKind::Symlink { target }, NodeKind::Symlink { target: lower }) => target == lower,
-        (ItemKind::Fifo, NodeKind::Fifo) => true,
         _ => false,
     }
 }

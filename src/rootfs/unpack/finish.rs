@@ -34,12 +34,11 @@ pub(super) fn finish(writer: &mut Writer, index: &LayerIndex, implied: Vec<Impli
         index.paths().filter(|(id, path)| !path.is_empty() && wanted(id)).collect();
     while let Some((id, path)) = records.pop() {
         cancel.check()?;
-        let done = match index.shape(id) {
-            Shape::Nothing => whiteout(writer, &path),
-            _ => {
-                let node = index.node(id).or_else(|| implied.remove(&path));
-                directory(writer, &path, node, index.cover(id) != Cover::None)
-            }
+        let done = if index.shape(id) == Shape::Nothing {
+            whiteout(writer, &path)
+        } else {
+            let node = index.node(id).or_else(|| implied.remove(&path));
+            directory(writer, &path, node, index.cover(id) != Cover::None)
         };
         match done {
             // It is below a link.

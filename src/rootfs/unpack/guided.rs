@@ -27,6 +27,9 @@ const CHUNK: usize = 1 << 20;
 /// What a content is: its name in the layer, and its digest, as a name may stand there twice.
 type Key = (Vec<u8>, Digest);
 
+/// The names of a file, with what each says of it.
+type Names = Vec<(Vec<u8>, Node)>;
+
 /// A layer that cannot be unpacked alone ([`View::variant`]).
 #[derive(Clone, Copy, Debug)]
 pub struct InView<'a> {
@@ -50,7 +53,7 @@ pub fn unpack_in_view<R: Read + Send>(
     let InView { view, number, spool } = place;
     let mut writer = Writer::open(directory, form)?;
     let index = view.applied(number);
-    let mut names: HashMap<Key, Vec<(Vec<u8>, Node)>> = HashMap::new();
+    let mut names: HashMap<Key, Names> = HashMap::new();
     for (id, path) in index.paths() {
         cancel.check()?;
         let Some(node) = index.node(id) else { continue };
@@ -61,24 +64,24 @@ pub fn unpack_in_view<R: Read + Send>(
             writer.put(&path, &Body::Nothing, &member(&path, node))?;
         }
     }
-    let mut files: Vec<(Wanted, Vec<(Vec<u8>, Node)>)> = Vec::with_capacity(names.len());
+    let mut contained: Vec<(Wanted, Names)> = Vec::with_capacity(names.len());
     for ((path, digest), names) in names {
         let NodeKind::File { size, .. } = names[0].1.kind else { continue };
-        files.push((Wanted { path, size, digest }, names));
+        contained.push((Wanted { path, size, digest }, names));
     }
-    files.sort_by(|left, right| left.1[0].0.cmp(&right.1[0].0));
-    let wanted: Vec<Wanted> = files.iter().map(|(wanted, _)| wanted.clone()).collect();
+    contained.sort_by(|left, right| left.1[0].0.cmp(&right.1[0].0));
+    let wanted: Vec<Wanted> = contained.iter().map(|(wanted, _)| wanted.clone()).collect();
     let mut spool = Spool::new(spool)?;
     let places = contents(layer, &wanted, &mut spool, limits, cancel)?;
-    for ((_, names), place) in files.into_iter().zip(places) {
+    for ((_, names), place) in contained.into_iter().zip(places) {
         cancel.check()?;
         write(&mut writer, &spool, place, names)?;
     }
     finish::finish(&mut writer, index, view.implied(number), cancel)?;
     let fixes = Fixes::of(form, index).with(form, &view.implied(number));
     let left_out = writer.left_out();
-    let Writer { files, bytes, leads_elsewhere, .. } = writer;
-    Ok(Unpacked { index: None, fixes, left_out, leads_elsewhere, files, bytes })
+    let Writer { files: count, bytes, leads_elsewhere, .. } = writer;
+    Ok(Unpacked { index: None, fixes, left_out, leads_elsewhere, files: count, bytes })
 }
 
 /// Takes contents out of the layer, and verifies all of it.
@@ -114,7 +117,7 @@ fn contents<R: Read + Send>(
 }
 
 /// Writes a file, under all its names.
-fn write(writer: &mut Writer, spool: &Spool, place: Extracted, names: Vec<(Vec<u8>, Node)>) -> Result<()> {
+fn write(writer: &mut Writer, spool: &Spool, place: Extracted, names: Names) -> Result<()> {
     let mut names = names.into_iter();
     let Some((first, node)) = names.next() else { return Ok(()) };
     writer.begin(&first, &Body::Nothing, &member(&first, node))?;

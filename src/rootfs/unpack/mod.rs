@@ -37,6 +37,7 @@ pub use limits::Limits;
 pub use own::{Fix, Fixes, own};
 use stream::Stream;
 use writer::Writer;
+pub(super) use writer::set_xattr;
 
 /// A layer that is to be unpacked.
 pub struct Packed<'a, R> {

@@ -230,7 +230,7 @@ fn is_written(form: &Form, name: &[u8]) -> bool {
 pub(super) const CAPABILITY: &str = "security.capability";
 
 /// Whether it could be set: not every file system and every user can.
-pub(super) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> io::Result<bool> {
+pub(in super::super) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> io::Result<bool> {
     match fsetxattr(file, name, value, XattrFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL | Errno::RANGE | Errno::TOOBIG) => Ok(false),
