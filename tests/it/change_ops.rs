@@ -41,7 +41,7 @@ fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "d e", "ü"]), 1..4).prop_map(|parts| parts.join("/"))
 }
 
-pub(crate) fn op() -> impl Strategy<Value = Op> {
+fn op() -> impl Strategy<Value = Op> {
     let mode = prop::sample::select(vec![0o644_u32, 0o755, 0o600, 0o4755, 0o1777, 0o000, 0o2750]);
     prop_oneof![
         4 => (path(), 0..3_u8).prop_map(|(path, content)| Op::Write(path, content)),
@@ -86,7 +86,7 @@ fn is_link(root: &Path, path: &str) -> bool {
 }
 
 impl Op {
-    pub(crate) fn apply(&self, root: &Path) {
+    fn apply(&self, root: &Path) {
         let (Self::Write(path, _)
         | Self::Append(path)
         | Self::Open(path)
@@ -110,10 +110,8 @@ impl Op {
         let is_file = kind.as_ref().is_ok_and(fs::FileType::is_file);
         let is_link_itself = kind.as_ref().is_ok_and(fs::FileType::is_symlink);
         match self {
-            Self::Write(_, content) => {
-                if is_file || kind.is_err() {
-                    let _ = fs::write(&whole, [b"", &b"one"[..], &b"two"[..]][usize::from(*content)]);
-                }
+            Self::Write(_, content) if is_file || kind.is_err() => {
+                let _ = fs::write(&whole, [b"", &b"one"[..], &b"two"[..]][usize::from(*content)]);
             }
             Self::Append(_) if is_file => {
                 let _ = OpenOptions::new().append(true).open(&whole).map(|mut file| file.write_all(b"more"));
@@ -147,6 +145,12 @@ impl Op {
             }
             _ => {}
         }
+    }
+}
+
+pub(crate) fn apply(ops: &[Op], root: &Path) {
+    for op in ops {
+        op.apply(root);
     }
 }
 

@@ -11,7 +11,7 @@ use cooper::oci::media::Compression;
 use cooper::rootfs::{Contents, Form, LayerIndex, Limits, Packed, Scanned, View, copy_layers, scan, unpack};
 use proptest::prelude::*;
 
-use crate::change_ops::{Op, changed, layer_of, listed, ops, seen, tree};
+use crate::change_ops::{Op, apply, changed, layer_of, listed, ops, seen, tree};
 use crate::unpack_support::open_up;
 
 /// Removed whatever the modes in it are.
@@ -40,13 +40,6 @@ fn unpack_to(tar: &[u8], directory: &Path) {
     assert!(!done.leads_elsewhere);
 }
 
-/// Without what keeps its owner out: whoever is not root would not see it.
-fn applied(ops: &[Op], root: &Path) {
-    for op in ops {
-        op.apply(root);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -61,7 +54,7 @@ proptest! {
             copy_layers(layers.iter().map(std::path::PathBuf::as_path), &root, &Cancel::new()).unwrap();
             prop_assert_eq!(tree(&root), seen(&view));
             let before = listed(&root);
-            applied(ops, &root);
+            apply(ops, &root);
             let expected = tree(&root);
             let changes = changed(&root, Some(&before), &view, &Owners::Real);
             let (tar, written) = layer_of(changes);
@@ -80,7 +73,7 @@ fn a_command_that_changes_nothing_leaves_nothing() {
     let root = dir.path().join("root");
     fs::create_dir(&root).unwrap();
     let made = [Op::Write("a".into(), 1), Op::Mkdir("b/c".into()), Op::Link("a".into(), "b/d e".into())];
-    applied(&made, &root);
+    apply(&made, &root);
     let mut view = View::default();
     let (tar, written) = layer_of(changed(&root, None, &view, &Owners::Real));
     view.push(Arc::new(written.index)).unwrap();
@@ -89,8 +82,8 @@ fn a_command_that_changes_nothing_leaves_nothing() {
     fs::create_dir(&copy).unwrap();
     copy_layers([dir.path().join("layer").as_path()], &copy, &Cancel::new()).unwrap();
     let before = listed(&copy);
-    applied(&[Op::Write("new".into(), 1), Op::Remove("new".into()), Op::Chmod("a".into(), 0o600)], &copy);
-    applied(&[Op::Chmod("a".into(), 0o644)], &copy);
+    apply(&[Op::Write("new".into(), 1), Op::Remove("new".into()), Op::Chmod("a".into(), 0o600)], &copy);
+    apply(&[Op::Chmod("a".into(), 0o644)], &copy);
     assert_ne!(listed(&copy), before);
     let changes = changed(&copy, Some(&before), &view, &Owners::Real);
     assert!(changes.entries.is_empty(), "{:?}", changes.entries);
@@ -101,7 +94,7 @@ fn a_list_goes_from_one_process_to_another() {
     let dir = Dir::new();
     let root = dir.path().join("root");
     fs::create_dir(&root).unwrap();
-    applied(&[Op::Write("a".into(), 1), Op::Mkdir("b".into()), Op::Symlink("b/c".into(), "x".into())], &root);
+    apply(&[Op::Write("a".into(), 1), Op::Mkdir("b".into()), Op::Symlink("b/c".into(), "x".into())], &root);
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     fs::create_dir(&first).unwrap();
     fs::create_dir(&second).unwrap();

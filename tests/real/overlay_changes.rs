@@ -13,7 +13,7 @@ use cooper::rootfs::{Form, IndexEntry, ItemKind, LayerIndex, Limits, Packed, Vie
 use proptest::prelude::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::change_ops::{Op, changed, layer_of, listed, ops, seen, tree};
+use crate::change_ops::{Op, apply, changed, layer_of, listed, ops, seen, tree};
 
 /// An overlay that is unmounted when it goes.
 struct Overlay {
@@ -72,7 +72,7 @@ fn is_root() -> bool {
 /// A layer of what some changes make of nothing.
 fn base(ops: &[Op]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    ops.iter().for_each(|op| op.apply(dir.path()));
+    apply(ops, dir.path());
     layer_of(changed(dir.path(), None, &View::default(), &Owners::Real)).0
 }
 
@@ -112,7 +112,7 @@ proptest! {
         for ops in &stages[1..] {
             let overlay = Overlay::new(&layers);
             prop_assert_eq!(tree(&overlay.merged), seen(&view));
-            ops.iter().for_each(|op| op.apply(&overlay.merged));
+            apply(ops, &overlay.merged);
             let expected = tree(&overlay.merged);
             let names = linked(&overlay.upper);
             let (tar, written) = layer_of(changed(&overlay.upper, None, &view, &Owners::Real));
@@ -147,7 +147,7 @@ fn a_command_that_changes_nothing_leaves_nothing() {
         Op::Mkdir("a/b/d".into()),
         Op::Remove("a/b/d".into()),
     ];
-    touched.iter().for_each(|op| op.apply(&overlay.merged));
+    apply(&touched, &overlay.merged);
     assert!(!listed(&overlay.upper).0.is_empty());
     let changes = changed(&overlay.upper, None, &view, &Owners::Real);
     assert!(changes.entries.is_empty(), "{:?}", changes.entries);
