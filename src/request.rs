@@ -282,6 +282,23 @@ pub struct EngineSpec {
     pub cache_dir: Option<PathBuf>,
     /// How much of it, in place of `COOPER_CACHE_SIZE`.
     pub cache_size: Option<String>,
+    /// How commands are isolated: the name of a level (`subordinate`, `single`, `root`, `chroot`); `None` is the best that
+    /// works, without `chroot`.
+    pub sandbox: Option<String>,
+    /// An OCI runtime that runs commands in place of our own sandbox: `crun` or `runc`, or a path.
+    pub runtime: Option<String>,
+    /// How the process is started that runs commands; the caller knows. Without it, no command can be run.
+    #[serde(skip)]
+    pub helper: Option<Helper>,
+}
+
+/// How a program is started that runs `cooper::sandbox::serve`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 /// Files for a TLS connection.

@@ -2,8 +2,10 @@
 //!
 //! - [`Level`]: how well commands can be isolated on a machine.
 //! - [`Spec`]: what is to be run, on which root, with which mounts.
+//! - [`Sandboxes`]: the processes that do it.
 //! - [`Task`]: work on files that belong to others than this user.
 
+mod client;
 mod idmap;
 mod level;
 mod outcome;
@@ -11,8 +13,9 @@ mod spec;
 mod task;
 mod wire;
 
+pub use client::{Sandboxes, Stream};
 pub use idmap::{IdMap, IdRange, inside, outside};
 pub use level::{Level, LevelSupport, Problem, Support};
 pub use outcome::{Exit, Finished, InodeOwner};
 pub use spec::{Mount, Network, Process, Root, Spec, Ulimit};
-pub use task::{Task, TaskAnswer};
+pub use task::{ScanContents, Task, TaskAnswer};
