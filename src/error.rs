@@ -196,6 +196,9 @@ pub enum Error {
     /// A step that this engine cannot do on this machine.
     #[error("{message}")]
     StepUnsupported { location: Box<Location>, message: String },
+    /// A command could not be isolated as it has to be: the sandbox could not be made, or its process went away.
+    #[error("cannot {action}: {reason}")]
+    Sandbox { action: String, reason: String },
     /// The image cannot be written where it should go.
     #[error("cannot write the image to `{}`: {source}", path.display())]
     OutputFailed { path: PathBuf, source: io::Error },
@@ -319,6 +322,7 @@ impl Error {
             Self::CopyFailed { .. } => "copy-failed",
             Self::FetchFailed { .. } => "fetch-failed",
             Self::StepUnsupported { .. } => "step-unsupported",
+            Self::Sandbox { .. } => "sandbox",
             Self::OutputFailed { .. } => "output-failed",
             Self::Interrupted => "interrupted",
             Self::TimedOut { .. } => "timed-out",
@@ -369,6 +373,7 @@ impl Error {
             }
             Self::StoreDamaged { .. } => "build again: what was damaged is gone and will be made anew",
             Self::StepUnsupported { .. } => "build with an engine that can: `--engine docker`, flavor `cooper_docker`",
+            Self::Sandbox { .. } => "`cooper doctor --engine native` says what works on this machine",
             Self::OutputFailed { .. } => "check the space and the permissions there",
             Self::Internal { .. } => "please report this, with the output of `cooper doctor --json`",
             _ => return None,

@@ -5,15 +5,19 @@
 //! - [`Sandboxes`]: the processes that do it.
 //! - [`Task`]: work on files that belong to others than this user.
 
+mod advice;
 mod client;
+mod helper;
 mod idmap;
 mod level;
 mod outcome;
+mod protocol;
 mod spec;
 mod task;
 mod wire;
 
 pub use client::{Sandboxes, Stream};
+pub use helper::serve;
 pub use idmap::{IdMap, IdRange, inside, outside};
 pub use level::{Level, LevelSupport, Problem, Support};
 pub use outcome::{Exit, Finished, InodeOwner};

@@ -16,3 +16,5 @@ mod image_load;
 mod overlay_changes;
 mod registry_bed;
 mod registry_client;
+mod sandbox_bed;
+mod sandbox_run;

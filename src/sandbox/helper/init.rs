@@ -1,0 +1,108 @@
+//! The first process of a sandbox: it makes the root, starts the command, waits for it, and ends everything that is left.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, WaitOptions, kill_process, set_dumpable_behavior, set_parent_process_death_signal,
+    setsid, wait,
+};
+
+use super::super::outcome::{Exit, Finished};
+use super::super::protocol::{Answer, Failure, send};
+use super::super::spec::{Network, Spec};
+use super::place::Place;
+use super::{command, mounts, root, sys};
+
+/// Runs a command as the first process of new namespaces. What comes of it goes to `report`. Does not come back.
+pub(super) fn run(spec: &Spec, report: &UnixStream) -> ! {
+    let answer = match set_up(spec).and_then(|place| start(spec, place, report)) {
+        Ok(finished) => Answer::Finished(finished),
+        Err(failure) => Answer::Failed(failure),
+    };
+    let _ = send(report, &answer);
+    sys::exit(0)
+}
+
+fn set_up(spec: &Spec) -> Result<Place, Failure> {
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = setsid();
+    let _ = rustix::system::sethostname(mounts::HOST_NAME.as_bytes());
+    if spec.network == Network::None {
+        sys::loopback_up().map_err(|error| Failure::setup("start the loopback interface", error))?;
+    }
+    root::make_private()?;
+    let mut place = root::mount_root(&spec.root, spec.level)?;
+    mounts::mount_all(&mut place, spec)?;
+    root::enter(&place)?;
+    // The command may be of the same user: it is not to look into this process, which has the contents of secrets.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Failure::setup("hide a process", error))?;
+    Ok(place)
+}
+
+fn start(spec: &Spec, mut place: Place, report: &UnixStream) -> Result<Finished, Failure> {
+    let signals = sys::child_signals().map_err(|error| Failure::setup("wait for processes", error))?;
+    let Some(child) = sys::clone(0).map_err(|error| Failure::setup("start a process", error))? else {
+        let failure = command::become_command(spec);
+        let _ = send(report, &Answer::Failed(failure));
+        sys::exit(255)
+    };
+    let exit = wait_for(child, &signals).map_err(|error| Failure::setup("wait for the command", error))?;
+    end_all();
+    place.clean();
+    Ok(Finished { exit, owners: Vec::new() })
+}
+
+/// Waits for a child, and for whatever else ends meanwhile.
+fn wait_for(child: Pid, signals: &OwnedFd) -> io::Result<Exit> {
+    let mut buffer = [0; 1024];
+    loop {
+        while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
+            if pid == child {
+                return Ok(exit_of(status));
+            }
+        }
+        match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match read(signals, &mut buffer) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How a process has ended.
+pub(super) fn exit_of(status: rustix::process::WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (_, Some(signal)) => Exit::Signal(signal),
+        (code, None) => Exit::Code(code.unwrap_or(255)),
+    }
+}
+
+/// Ends everything else in this process's namespace, and waits until it is gone.
+fn end_all() {
+    loop {
+        // From the first process of a namespace, this reaches all others.
+        let _ = sys::kill_all();
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits for a process that has nothing more to do.
+pub(super) fn end_softly(child: Pid) {
+    while let Err(Errno::INTR) = rustix::process::waitpid(Some(child), WaitOptions::empty()) {}
+}
+
+/// Ends one process and waits for it.
+pub(super) fn end(child: Pid) {
+    let _ = kill_process(child, Signal::KILL);
+    end_softly(child);
+}
