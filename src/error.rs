@@ -269,6 +269,7 @@ impl Error {
         "copy-failed",
         "fetch-failed",
         "step-unsupported",
+        "sandbox",
         "output-failed",
         "interrupted",
         "timed-out",

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use pyo3::prelude::*;
 
 use super::run::Caller;
-use super::{CancelHandle, aio, convert, error, flag, run};
+use super::{CancelHandle, aio, convert, error, flag, run, sandbox};
 use crate::engine::{docker, native, select};
 use crate::environment::Environment;
 use crate::error::Result;
@@ -18,6 +18,12 @@ async fn work(request: BuildRequest, job: Job) -> Result<Outcome> {
     engine.build(&request, &job).await
 }
 
+/// A request with the way to start processes that run commands.
+fn with_helper(py: Python<'_>, mut request: BuildRequest) -> BuildRequest {
+    request.engine.helper = sandbox::helper(py);
+    request
+}
+
 /// Builds an image, and pushes it if the request says so.
 #[pyfunction]
 #[pyo3(signature = (request, *, on_event=None, credentials=None, cancel=None))]
@@ -28,7 +34,7 @@ pub(super) fn build<'py>(
     credentials: Option<Bound<'py, PyAny>>,
     cancel: Option<&Bound<'py, CancelHandle>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let request = convert::request(request)?;
+    let request = with_helper(py, convert::request(request)?);
     let caller = Caller { on_event, credentials, cancel: flag(cancel), ..Caller::default() };
     let outcome = run::run(py, &caller, |given| work(request, given.job))?;
     convert::object(py, &outcome)
@@ -44,7 +50,7 @@ pub(super) fn build_async<'py>(
     credentials: Option<Py<PyAny>>,
     cancel: Option<&Bound<'py, CancelHandle>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let request = convert::request(request)?;
+    let request = with_helper(py, convert::request(request)?);
     aio::start(py, aio::Functions { on_event, credentials }, flag(cancel), |job| work(request, job))
 }
 
@@ -58,7 +64,9 @@ pub(super) fn doctor<'py>(
     credentials: Option<Bound<'py, PyAny>>,
     cancel: Option<&Bound<'py, CancelHandle>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let spec: EngineSpec = engine.map(|engine| convert::argument(engine, "engine")).transpose()?.unwrap_or_default();
+    let mut spec: EngineSpec =
+        engine.map(|engine| convert::argument(engine, "engine")).transpose()?.unwrap_or_default();
+    spec.helper = sandbox::helper(py);
     let registry =
         registry.map(|name| Reference::from_str(name).map_err(|failed| error::raise(py, &failed))).transpose()?;
     let caller = Caller { credentials, cancel: flag(cancel), ..Caller::default() };

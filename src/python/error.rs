@@ -57,6 +57,7 @@ const fn class(error: &Error) -> &'static str {
         | Error::CopyFailed { .. }
         | Error::FetchFailed { .. }
         | Error::StepUnsupported { .. }
+        | Error::Sandbox { .. }
         | Error::OutputFailed { .. } => "BuildError",
         Error::Store { .. } | Error::StoreDamaged { .. } => "StoreError",
         Error::DaemonUnreachable { .. }
@@ -133,6 +134,7 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         }
         Error::DigestMismatch { reference, expected, found } => set!(reference, expected, found),
         Error::ImageInvalid { what, reason } => set!(what, reason),
+        Error::Sandbox { action, reason } => set!(action, reason),
         Error::PlatformMissing { reference, platform, available } => set!(reference, platform, available),
         Error::RegistryRefused { registry, action, status, message } => set!(registry, action, status, message),
         Error::Store { path, action, source } => {

@@ -13,6 +13,7 @@ mod exercise;
 mod file;
 mod run;
 mod samples;
+mod sandbox;
 mod store;
 
 use pyo3::prelude::*;
@@ -145,6 +146,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(dockerfile::dockerfile_check, module)?)?;
     module.add_function(wrap_pyfunction!(store::store_usage, module)?)?;
     module.add_function(wrap_pyfunction!(store::store_prune, module)?)?;
+    module.add_function(wrap_pyfunction!(sandbox::_serve_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(_raise_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(_events_for_test, module)?)?;
     module.add_function(wrap_pyfunction!(exercise::_exercise_for_test, module)?)?;

@@ -71,6 +71,7 @@ pub(super) fn errors() -> Vec<Error> {
         Error::CopyFailed { location: Box::new(location()), message: text(), suggestion: None },
         Error::FetchFailed { location: place(), url: "https://example.org/x".into(), reason: text() },
         Error::StepUnsupported { location: Box::new(location()), message: text() },
+        Error::Sandbox { action: text(), reason: text() },
         Error::OutputFailed { path: "/none".into(), source: source() },
         Error::Interrupted,
         Error::TimedOut { action: text(), after: Duration::from_secs(5) },
