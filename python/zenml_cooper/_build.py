@@ -48,6 +48,8 @@ def build(
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
     builder: Literal["auto", "buildkit", "classic"] = "auto",
+    sandbox: Literal["root", "subordinate", "single", "chroot"] | None = None,
+    runtime: str | None = None,
     credentials: Credentials | None = None,
     progress: "Mode" = "quiet",
     on_event: Callable[[Event], object] | None = None,
@@ -87,6 +89,9 @@ def build(
         docker_context: A context of the Docker CLI, in place of the current one.
         tls: `ca_cert`, `client_cert`, `client_key` (paths) and `skip_verify` for `endpoint`.
         builder: Which builder of the daemon.
+        sandbox: How the native engine isolates commands; without it, the best way that works, but never `"chroot"`.
+        runtime: An OCI runtime that runs the native engine's commands in place of its own sandbox: `"runc"`, `"crun"`
+            or a path.
         credentials: Credentials of registries: a function of the registry and whether the last answer was refused, or a
             mapping of registry to credential. A credential is `{"username", "password"}` or `{"identity_token"}`.
             Where there is none, the Docker config is asked.
@@ -123,7 +128,7 @@ def build(
             "secret": secrets,
         },
         more_options=options,
-        engine=engine_spec(engine, endpoint, docker_context, tls, builder),
+        engine=engine_spec(engine, endpoint, docker_context, tls, builder, sandbox, runtime),
     )
     return Outcome.from_dict(run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel))
 
@@ -199,9 +204,19 @@ def engine_spec(
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
     builder: str = "auto",
+    sandbox: str | None = None,
+    runtime: str | None = None,
 ) -> dict[str, Any]:
-    """Where to build, as the native module takes it."""
-    return {"kind": kind, "endpoint": endpoint, "docker_context": docker_context, "tls": tls, "builder": builder}
+    """Where and how to build, as the native module takes it."""
+    return {
+        "kind": kind,
+        "endpoint": endpoint,
+        "docker_context": docker_context,
+        "tls": tls,
+        "builder": builder,
+        "sandbox": sandbox,
+        "runtime": runtime,
+    }
 
 
 def context_spec(

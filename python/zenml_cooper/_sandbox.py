@@ -1,7 +1,7 @@
 """The process that runs the commands of RUN for the native engine: `python -I -S -B _sandbox.py PATH_OF_CORE`.
 
-It has one thread and no module but the native one, whose function makes namespaces, starts commands in them and waits. It
-is a new process and not a fork: a fork of a program with threads, as ZenML is one, may do next to nothing.
+It has one thread and no module but the native one, whose function makes namespaces, starts commands in them and waits.
+It is a new process and not a fork: a fork of a program with threads, as ZenML is one, may do next to nothing.
 """
 
 import sys

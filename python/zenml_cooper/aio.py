@@ -53,6 +53,8 @@ async def build(
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
     builder: Literal["auto", "buildkit", "classic"] = "auto",
+    sandbox: Literal["root", "subordinate", "single", "chroot"] | None = None,
+    runtime: str | None = None,
     credentials: Credentials | None = None,
     progress: "Mode" = "quiet",
     on_event: Callable[[Event], object] | None = None,
@@ -83,7 +85,7 @@ async def build(
             "secret": secrets,
         },
         more_options=options,
-        engine=_build.engine_spec(engine, endpoint, docker_context, tls, builder),
+        engine=_build.engine_spec(engine, endpoint, docker_context, tls, builder, sandbox, runtime),
     )
     with renderer(progress) as show:
 

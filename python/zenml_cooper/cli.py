@@ -160,6 +160,9 @@ def _add_build(commands: Any) -> None:
     add(
         "--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)"
     )
+    add("--sandbox", metavar="LEVEL", choices=_SANDBOXES,
+        help="how commands are isolated: root, subordinate, single, chroot (default: the best that works)")  # fmt: skip
+    add("--runtime", metavar="PROGRAM", help="run commands with an OCI runtime: runc, crun or a path")
 
     out = parser.add_argument_group("where the image goes")
     add = out.add_argument
@@ -182,6 +185,7 @@ def _add_build(commands: Any) -> None:
     add("--ignorefile", metavar="FILE", help="in place of FILE.dockerignore and .dockerignore")
 
 
+_SANDBOXES = ("root", "subordinate", "single", "chroot")
 _ENGINES = ("auto", "native", "docker", "buildkit")
 _REPEATED = (
     ("build-arg", "K=V", "build argument; K alone takes the value from the environment"),
@@ -249,7 +253,12 @@ def _request(arguments: argparse.Namespace) -> dict[str, Any]:
         outputs=arguments.output,
         options={name: given[name.replace("-", "_")] for name in names},
         more_options=None,
-        engine=building.engine_spec(arguments.engine, next(iter(arguments.endpoint), None)),
+        engine=building.engine_spec(
+            arguments.engine,
+            next(iter(arguments.endpoint), None),
+            sandbox=arguments.sandbox,
+            runtime=arguments.runtime,
+        ),
     )
 
 

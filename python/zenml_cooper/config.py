@@ -14,6 +14,7 @@ _SECRET_SOURCE = re.compile(r"(env|src)=.+", re.DOTALL)
 _COMPRESSION = re.compile(r"(gzip|zstd)(:\d+)?")
 _SIZE = re.compile(r"\d+(\.\d+)? ?([kmgt]i?)?b?", re.IGNORECASE)
 _OUTPUTS = ("type=docker", "type=oci,")
+_SANDBOXES = ("root", "subordinate", "single", "chroot")
 _EXAMPLES = {
     "add_hosts": '{"pypi.internal": "10.0.0.7"}',
     "build_args": '{"HTTPS_PROXY": "http://proxy.internal:3128"}',
@@ -177,7 +178,7 @@ class NativeImageBuilderConfig(CooperImageBuilderConfig):
     fold: bool = Field(
         default=True,
         description="Make the `RUN chmod` and `RUN chown` that ZenML puts behind its COPY a part of it, where the "
-        "result is provably the same. Without this, they are commands, which this version cannot run.",
+        "result is provably the same. Without this, they are run like any other command.",
     )
     output: str | None = Field(
         default=None,
@@ -196,6 +197,16 @@ class NativeImageBuilderConfig(CooperImageBuilderConfig):
         description="How large the store may become, e.g. `50g`: what was not used for the longest time goes first. "
         "Without it, what COOPER_CACHE_SIZE says, or 20 GiB.",
     )
+    sandbox: str | None = Field(
+        default=None,
+        description="How commands of RUN are isolated: `root`, `subordinate`, `single` or `chroot`. Without it, the "
+        "best that works; `chroot`, which isolates next to nothing, is taken only where it is named.",
+    )
+    runtime: str | None = Field(
+        default=None,
+        description="An OCI runtime that runs commands in place of the sandbox that is built in: `runc`, `crun`, or "
+        "the path of one.",
+    )
 
     def _problems(self, values: Mapping[str, Any]) -> list[str]:
         problems = super()._problems(values)
@@ -205,6 +216,9 @@ class NativeImageBuilderConfig(CooperImageBuilderConfig):
         size = values.get("cache_size")
         if size is not None and not _SIZE.fullmatch(size):
             problems.append(f"`cache_size`: `{size}` is no size; write bytes, or a number with k, m, g or t")
+        sandbox = values.get("sandbox")
+        if sandbox is not None and sandbox not in _SANDBOXES:
+            problems.append(f"`sandbox`: `{sandbox}` is none; write one of {', '.join(map(repr, _SANDBOXES))}")
         output = values.get("output")
         if output is not None and output != "store" and not output.startswith(_OUTPUTS):
             problems.append(

@@ -17,4 +17,6 @@ mod overlay_changes;
 mod registry_bed;
 mod registry_client;
 mod sandbox_bed;
+mod sandbox_chroot;
+mod sandbox_escape;
 mod sandbox_run;

@@ -9,9 +9,9 @@ use cooper::request::Helper;
 use cooper::sandbox::{Finished, Level, Process, Root, Sandboxes, Spec, Stream};
 
 /// Programs that are busybox under another name.
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh", "id", "cat", "ls", "sleep", "stat", "chown", "chmod", "mount", "mknod", "touch", "mkdir", "ps", "kill", "ln",
-    "rm", "mv", "env", "hostname", "head", "wc", "grep", "chroot", "rmdir",
+    "rm", "mv", "env", "hostname", "head", "wc", "grep", "chroot", "rmdir", "unshare",
 ];
 /// The user without rights, who has no subordinate ids.
 const NOBODY: u32 = 61_234;

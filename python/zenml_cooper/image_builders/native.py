@@ -38,7 +38,13 @@ class NativeImageBuilder(CooperImageBuilder):
 
     def _engine(self) -> dict[str, Any]:
         config = self.config
-        return {"kind": "native", "cache_dir": config.cache_dir, "cache_size": config.cache_size}
+        return {
+            "kind": "native",
+            "cache_dir": config.cache_dir,
+            "cache_size": config.cache_size,
+            "sandbox": config.sandbox,
+            "runtime": config.runtime,
+        }
 
     def _default_options(self) -> dict[str, Any]:
         config = self.config

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use rustix::fs::{Access, access};
 
 use super::NativeEngine;
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::engine::doctor::{Report, Status, look_at_registry};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::tls::TlsFiles;
 use crate::reference::Reference;
 use crate::request::{EngineSpec, Job};
+use crate::sandbox::{Level, Sandboxes, Support};
 use crate::store::Store;
 
 /// Less than this is soon gone: bases are not downloaded, but a layer of code and packages is kept for each build.
@@ -39,12 +40,7 @@ pub async fn examine(
             }
             look_at_git(&environment, &mut report);
             look_at_certificates(&environment, &mut report);
-            report.add(
-                "run",
-                Status::Warn,
-                "this version runs no commands: a RUN that is neither folded nor in the cache ends the build",
-                Some("build Dockerfiles with other RUNs with `--engine docker` (flavor `cooper_docker`)"),
-            );
+            look_at_commands(spec, &environment, job, &mut report).await?;
             if let Some(reference) = registry {
                 look_at_registry(reference, job, &Arc::new(environment), None, &mut report).await?;
             }
@@ -81,6 +77,69 @@ async fn look_at_store(environment: &Environment, report: &mut Report) -> Result
         report.look_at_disk(&place, "layers", LITTLE_SPACE, "make room, e.g. with `cooper cache prune`");
     }
     Ok(())
+}
+
+/// Whether commands can be run, and how. Roots are made in the store: what is found holds for the place where that is.
+async fn look_at_commands(
+    spec: &EngineSpec,
+    environment: &Environment,
+    job: &Job,
+    report: &mut Report,
+) -> Result<()> {
+    let (Some(helper), Some(dir)) = (spec.helper.clone(), environment.cache_dir()) else {
+        let text = "commands cannot be run: this interpreter cannot start itself as a process of its own";
+        report.add("run", Status::Warn, text, Some("use an installed Python, not one that is part of a program"));
+        return Ok(());
+    };
+    let (place, cancel) = (nearest(&dir.join("store")), job.cancel.clone());
+    let probed = blocking(move || Sandboxes::new(helper).probe(&place, &cancel)).await;
+    match probed {
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(error) => report.add_error("run", &error),
+        Ok(support) => tell_levels(&support, report),
+    }
+    Ok(())
+}
+
+/// What a level means for whoever builds.
+const fn meaning(level: Level) -> &'static str {
+    match level {
+        Level::Root => "as root, in namespaces of their own",
+        Level::Subordinate => "in a user namespace with subordinate ids: files have their true owners",
+        Level::Single => "in a user namespace with one id: owners of files are noted, and true in the image",
+        Level::Chroot => "in another root directory: nothing else of this machine is out of their reach",
+        Level::None => "not at all",
+    }
+}
+
+fn tell_levels(support: &Support, report: &mut Report) {
+    let best = support.best(false);
+    for found in &support.levels {
+        let level = found.level;
+        if let Some(problem) = &found.problem {
+            // What a better level makes up for is no trouble.
+            let status = if best == Level::None && level != Level::Chroot { Status::Warn } else { Status::Ok };
+            report.add("sandbox", status, format!("`{level}` does not work: {problem}"), problem.advice.as_deref());
+            continue;
+        }
+        let proc = if found.own_proc || level == Level::Chroot { "" } else { "; they see this machine's processes" };
+        report.add("sandbox", Status::Ok, format!("`{level}` works: commands run {}{proc}", meaning(level)), None);
+        if let Some(problem) = found.overlay.as_ref().filter(|_| level == best) {
+            let text = format!("roots are copied for each command, which takes time: {problem}");
+            report.add("overlay", Status::Warn, text, problem.advice.as_deref());
+        }
+    }
+    if best == Level::None {
+        let chroot = support.best(true) == Level::Chroot;
+        let advice = if chroot {
+            "see what is missing above; or choose `sandbox=chroot`, if whatever the Dockerfile runs may do what this user may"
+        } else {
+            "see what is missing above; what is in a cache (`cache_from`) needs no command to run"
+        };
+        report.add("run", Status::Warn, "a RUN that is neither folded nor in the cache ends the build", Some(advice));
+    } else {
+        report.add("run", Status::Ok, format!("commands run {} (`{best}`)", meaning(best)), None);
+    }
 }
 
 /// The path, or the part of it that is there.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -31,6 +31,8 @@ pub(super) enum Kind {
     File,
 }
 
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 const DIRECTORY: OFlags = PATH.union(OFlags::DIRECTORY);
 
@@ -73,33 +75,47 @@ impl Place {
         openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
-    /// Something to mount on at a path. What is missing of it is made, and gone after [`Self::clean`].
+    /// Something to mount on at a path. What is missing of it is made, and gone after [`Self::clean`]; a link that leads to
+    /// nothing is followed to where that would be, inside of the root.
     pub(super) fn target(&mut self, path: &str, kind: Kind) -> io::Result<OwnedFd> {
-        match self.resolve(path, PATH) {
-            Err(Errno::NOENT) => {}
-            found => return Ok(found?),
-        }
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        for end in 1..=parts.len() {
-            let (above, name) = (parts[..end - 1].join("/"), parts[end - 1]);
-            match self.resolve(&parts[..end].join("/"), PATH) {
-                Err(Errno::NOENT) => {}
-                found => {
-                    found?;
-                    continue;
+        let mut parts: Vec<String> = split(path);
+        let (mut done, mut links) = (0, 0);
+        while done < parts.len() {
+            let here = parts[..=done].join("/");
+            match self.resolve(&here, PATH) {
+                Ok(_) => done += 1,
+                Err(Errno::NOENT) => {
+                    let parent = self.resolve(&parts[..done].join("/"), DIRECTORY)?;
+                    let Some(link) = link(&parent, &parts[done])? else {
+                        let is_directory = done + 1 < parts.len() || kind == Kind::Directory;
+                        self.make(parent, &parts[done], is_directory)?;
+                        done += 1;
+                        continue;
+                    };
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    let above = if link.starts_with('/') { "" } else { &parts[..done].join("/") };
+                    parts = [split(above), split(&link), parts.split_off(done + 1)].concat();
+                    parts = without_dots(parts);
+                    done = 0;
                 }
+                Err(error) => return Err(error.into()),
             }
-            let parent = self.resolve(&above, DIRECTORY)?;
-            let is_directory = end < parts.len() || kind == Kind::Directory;
-            if is_directory {
-                mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
-            } else {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-            }
-            self.stubs.push(Stub { parent, name: name.to_owned(), is_directory });
         }
-        Ok(self.resolve(path, PATH)?)
+        Ok(self.resolve(&parts.join("/"), PATH)?)
+    }
+
+    fn make(&mut self, parent: OwnedFd, name: &str, is_directory: bool) -> io::Result<()> {
+        if is_directory {
+            mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+        }
+        self.stubs.push(Stub { parent, name: name.to_owned(), is_directory });
+        Ok(())
     }
 
     /// Something was mounted at a path: it is unmounted by [`Self::clean`].
@@ -131,5 +147,31 @@ impl Place {
                 let _ = unlinkat(&parent, &name, flags);
             }
         }
+    }
+}
+
+fn split(path: &str) -> Vec<String> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect()
+}
+
+/// Where nothing is there yet, `..` is nothing but the part before.
+fn without_dots(parts: Vec<String>) -> Vec<String> {
+    let mut clean = Vec::new();
+    for part in parts {
+        if part == ".." {
+            clean.pop();
+        } else {
+            clean.push(part);
+        }
+    }
+    clean
+}
+
+/// Where a link leads; `None` if nothing has that name.
+fn link(parent: &OwnedFd, name: &str) -> io::Result<Option<String>> {
+    match readlinkat(parent, name, Vec::new()) {
+        Ok(link) => Ok(Some(link.into_string().map_err(io::Error::other)?)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
