@@ -18,6 +18,7 @@ pub mod filesync;
 pub mod filter;
 pub mod followpaths;
 mod health;
+pub mod output;
 pub mod packet;
 pub mod secrets;
 mod sender;

@@ -29,6 +29,9 @@ pub struct Spec {
     pub ulimits: Vec<Ulimit>,
     /// Whether programs with the setuid bit keep the rights of who starts them. At [`Level::Single`] they always do.
     pub no_new_privileges: bool,
+    /// An OCI runtime (crun or runc) that is to do it, in place of the helper itself.
+    #[serde(default, with = "wire::optional_path")]
+    pub runtime: Option<PathBuf>,
 }
 
 impl Spec {
@@ -47,6 +50,7 @@ impl Spec {
             shm_size: Self::SHM_SIZE,
             ulimits: Vec::new(),
             no_new_privileges: false,
+            runtime: None,
         }
     }
 }

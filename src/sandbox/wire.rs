@@ -36,6 +36,24 @@ pub(super) mod path {
     }
 }
 
+/// A path that may not be there.
+pub(super) mod optional_path {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) => super::path::serialize(path, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<super::path::Form>::deserialize(from)?.map(PathBuf::from))
+    }
+}
+
 /// A list of paths.
 pub(super) mod paths {
     use std::path::{Path, PathBuf};

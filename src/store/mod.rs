@@ -4,6 +4,7 @@
 //! blobs/ab/abcd...ef.1234      a blob: SHA-256 and size are its name
 //! records/KIND/ab/abcd...ef    a record: checksum and value
 //! trees/FORM/ab/abcd...ef/     an unpacked layer: `tree`, and `info`, how much that is
+//! caches/FORM/ab/abcd...ef-0/  what commands keep in a cache mount: `tree`, and `lock`, held by who uses it
 //! tmp/                         what is being written; its writer holds a lock on the file
 //! scratch/                     directories in use; who uses one holds a lock on it
 //! leases/                      one locked file for each living lease
@@ -25,6 +26,7 @@
 //! Everything here blocks.
 
 mod blob;
+mod caches;
 mod census;
 mod failure;
 mod files;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use blob::{Blob, BlobReader};
+pub use caches::{CacheDirectory, CacheKey, CacheSharing, NewCache};
 pub use lock::Lease;
 pub use policy::{Policy, parse_age, parse_size};
 pub use prune::Pruned;

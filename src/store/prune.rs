@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::failure::failed;
 use super::files::{make_folder, touch};
-use super::usage::{Item, KindUsage, item, items};
-use super::{Policy, Store, lock, scratch};
+use super::usage::{Item, KindUsage, items, last_use};
+use super::{Policy, Store, caches, lock, scratch};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::folders;
@@ -119,9 +119,10 @@ impl Store {
             if leased.is_some_and(|since| listed.used >= since) {
                 return Ok(false);
             }
-            match item(listed.path.clone())? {
+            match last_use(&listed.path)? {
                 // It was used, or written anew, since it was listed.
-                Some(now) if now != *listed => continue,
+                Some(used) if used != listed.used => continue,
+                Some(_) if caches::is_used(&listed.path) => continue,
                 Some(_) => {
                     let target = self.trash(&listed.path)?;
                     fs::rename(&listed.path, &target)?;

@@ -17,11 +17,13 @@ use crate::error::Result;
 const BLOBS: &str = "blobs";
 /// And unpacked layers.
 const TREES: &str = "trees";
+/// And directories of cache mounts.
+const CACHES: &str = "caches";
 
 /// How much a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// `blobs`, `trees` (unpacked layers), and each kind of records.
+    /// `blobs`, `trees` (unpacked layers), `caches` (what commands keep in cache mounts), and each kind of records.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All of them together.
     pub total: KindUsage,
@@ -43,7 +45,7 @@ impl KindUsage {
     }
 }
 
-/// A blob, a record or an unpacked layer that is kept. Ordered by last use.
+/// A blob, a record, an unpacked layer or a cache that is kept. Ordered by last use.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
     pub(super) used: SystemTime,
@@ -82,7 +84,7 @@ fn each(layout: &Layout, cancel: &Cancel, take: &mut dyn FnMut(&str, Item)) -> R
                 let (name, path) = file.map_err(failed)?;
                 let known = match kind {
                     BLOBS => size_in(&name).is_some(),
-                    TREES => name.len() >= 64,
+                    TREES | CACHES => name.len() >= 64,
                     _ => name.len() == 64,
                 };
                 if !known {
@@ -102,23 +104,42 @@ fn each(layout: &Layout, cancel: &Cancel, take: &mut dyn FnMut(&str, Item)) -> R
             look(&folder, &name)?;
         }
     }
-    for form in list(&layout.trees()).map_err(|source| failed(&layout.dir, "list it", source))? {
-        let (_, folder) = form.map_err(|source| failed(&layout.dir, "list it", source))?;
-        if folder.is_dir() {
-            look(&folder, TREES)?;
+    for (place, kind) in [(layout.trees(), TREES), (layout.caches(), CACHES)] {
+        for form in list(&place).map_err(|source| failed(&layout.dir, "list it", source))? {
+            let (_, folder) = form.map_err(|source| failed(&layout.dir, "list it", source))?;
+            if folder.is_dir() {
+                look(&folder, kind)?;
+            }
         }
     }
     Ok(())
 }
 
-/// A file or an unpacked layer as it is now; `None` if it is gone.
-pub(super) fn item(path: PathBuf) -> io::Result<Option<Item>> {
+/// A file, an unpacked layer or a cache as it is now; `None` if it is gone.
+fn item(path: PathBuf) -> io::Result<Option<Item>> {
     match path.symlink_metadata() {
         Ok(metadata) => {
-            let bytes = if metadata.is_dir() { Info::read(&path).map_or(0, |info| info.bytes) } else { metadata.len() };
+            let bytes = if metadata.is_dir() { directory_size(&path) } else { metadata.len() };
             Ok(Some(Item { used: metadata.modified()?, bytes, path }))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// When something was last used; `None` if it is gone.
+pub(super) fn last_use(path: &Path) -> io::Result<Option<SystemTime>> {
+    match path.symlink_metadata().and_then(|metadata| metadata.modified()) {
+        Ok(used) => Ok(Some(used)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The size of an unpacked layer, which is noted. That of a cache is not: commands change it. What somebody else may not look
+/// at, or is about to change, does not count.
+fn directory_size(path: &Path) -> u64 {
+    let noted = Info::read(path);
+    let info = noted.or_else(|| if path.join("lock").exists() { Info::of(&path.join("tree")).ok() } else { None });
+    info.map_or(0, |info| info.bytes)
 }

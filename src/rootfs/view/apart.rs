@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::index::{LayerIndex, Shape};
 use super::super::node::Node;
 use super::View;
+use super::merge::Settled;
 use crate::digest::Digest;
 
 /// A directory that a layer only names on the way to something, with what lower layers make of it.
@@ -48,6 +49,15 @@ impl View {
         let nodes = implied.filter_map(|(_, path)| Some((below.find(&path)?.node, path)));
         let differs = |node: &Node| (node.mode, node.uid, node.gid) != (plain.mode, plain.uid, plain.gid);
         nodes.filter(|(node, _)| node.is_dir() && differs(node)).map(|(node, path)| (path, node)).collect()
+    }
+
+    /// The numbers of the layers that have part in a directory, the top one first; nothing for what is no directory. Their
+    /// trees, one over the other, are the directory, but for its attributes.
+    pub fn layers_of(&self, directory: &[u8]) -> Vec<usize> {
+        match self.settle_path(directory) {
+            Some(Settled::Dir(dir)) => dir.layers().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// A layer with every path where it ends up.

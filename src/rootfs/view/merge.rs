@@ -30,6 +30,13 @@ impl Settled {
     }
 }
 
+impl Dir {
+    /// The layers that have part in it, from the top.
+    pub(super) fn layers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.parts.iter().map(|(layer, _)| *layer)
+    }
+}
+
 impl View {
     /// The root. It is always there.
     pub(super) fn root(&self) -> Settled {
