@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// `PATH` of an image that has none. Windows has one of its own.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Config {
     /// Sets `PATH` if it is not set.

@@ -1,7 +1,7 @@
 //! Paths within an image or a context: texts with `/`, of Unix.
 
 /// A path without `.`, `..` and doubled slashes, as far as that can be said without looking (Go's `path.Clean`).
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let absolute = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -22,7 +22,7 @@ pub(super) fn clean(path: &str) -> String {
 }
 
 /// A path that may be relative, seen from a directory.
-pub(super) fn join(directory: &str, path: &str) -> String {
+pub(crate) fn join(directory: &str, path: &str) -> String {
     if path.starts_with('/') { clean(path) } else { clean(&format!("/{directory}/{path}")) }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn working_dir(current: &str, path: &str) -> String {
 }
 
 /// The last part of a path.
-pub(super) fn base_name(path: &str) -> &str {
+pub(crate) fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 

@@ -24,6 +24,7 @@ mod product;
 mod progress;
 mod push;
 mod remote;
+mod run;
 mod share;
 mod shared;
 mod stage;

@@ -9,14 +9,15 @@ use crate::request::{BuildOptions, BuildRequest, BuilderChoice, CacheSpec};
 const CACHE_ATTRIBUTES: &[(&str, &str)] = &[("oci-mediatypes", "true"), ("image-manifest", "true")];
 
 /// Fails with `Unsupported` for the first option that would be without an effect. Those that matter to RUN alone (`network`,
-/// `add-host`, `shm-size`, `secret`, `ssh`) are for whatever runs it.
+/// `add-host`, `shm-size`, `ulimit`, `secret`, `ssh`) are for whatever runs it. Fails with `InvalidOption` for a sandbox, a runtime
+/// or a limit that there is none of.
 pub(super) fn check(request: &BuildRequest) -> Result<()> {
     let options = &request.options;
     let refused = in_general(request)
         .or_else(|| limits(options))
         .or_else(|| options.cache_from.iter().chain(&options.cache_to).find_map(cache));
     match refused {
-        None => Ok(()),
+        None => super::run::check(request),
         Some((feature, reason)) => Err(Error::Unsupported { engine: "the native engine".into(), feature, reason }),
     }
 }
@@ -45,7 +46,6 @@ fn in_general(request: &BuildRequest) -> Option<Refused> {
 fn limits(options: &BuildOptions) -> Option<Refused> {
     let reason = "it starts no containers; limit the process that builds";
     [
-        ("ulimit", !options.ulimits.is_empty()),
         ("cgroup-parent", options.cgroup_parent.is_some()),
         ("memory", options.memory.is_some()),
         ("memory-swap", options.memory_swap.is_some()),
@@ -96,7 +96,6 @@ mod tests {
     const REFUSED: &[(&str, &str)] = &[
         (r#""squash": true"#, "squash"),
         (r#""rm": false"#, "intermediate"),
-        (r#""ulimit": "core=1""#, "`ulimit`"),
         (r#""cgroup-parent": "x""#, "`cgroup-parent`"),
         (r#""memory": 1"#, "`memory`"),
         (r#""memory-swap": 1"#, "`memory-swap`"),
@@ -124,6 +123,7 @@ mod tests {
         r#""rm": true"#,
         r#""force-rm": true"#,
         r#""shm-size": 1"#,
+        r#""ulimit": "core=1""#,
         r#""network": "host""#,
         r#""add-host": "a:::1""#,
         r#""cache-from": ["a", "type=registry,ref=b"]"#,

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::base::{Image, Images};
 use super::config;
+use super::fold;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::stage::{Builder, Stage, Surroundings, place};
-use crate::dockerfile::{Config, Dockerfile, Evaluated, Inputs, Origin, Plan, Span, StageId, Start};
+use crate::dockerfile::{Action, Config, Dockerfile, Evaluated, Inputs, Origin, Plan, Span, StageId, Start, Step};
 use crate::engine::build_args;
 use crate::error::{Error, Result};
 use crate::outcome::StepOutcome;
@@ -36,6 +37,7 @@ pub(super) async fn build(shared: &Shared) -> Result<Built> {
     // Triggers of a base may need stages and images that nothing else needs.
     while look_up(shared, &file, &plan, &mut images).await? | bring_triggers(&mut plan, &images, &mut triggered)? {}
     let evaluated = evaluate(&plan, &images)?;
+    shared.runs.expected.store(expects_commands(&evaluated), Ordering::Relaxed);
     run(shared, &file, &plan, &images, &evaluated).await
 }
 
@@ -151,6 +153,13 @@ fn evaluate(plan: &Plan<'_>, images: &HashMap<Wanted, Arc<Image>>) -> Result<BTr
         evaluated.insert(id, stage);
     }
     Ok(evaluated)
+}
+
+/// Whether a command may have to run that is not part of a COPY.
+fn expects_commands(evaluated: &BTreeMap<StageId, Arc<Evaluated>>) -> bool {
+    let steps = evaluated.values().flat_map(|stage| &stage.steps);
+    let is_command = |step: &&Step| matches!(step.action, Action::Run(_));
+    steps.filter(is_command).any(|step| fold::candidates(std::slice::from_ref(step)).is_empty())
 }
 
 /// Builds the stages that are needed, wave by wave.

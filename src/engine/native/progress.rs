@@ -51,7 +51,25 @@ impl Progress {
     }
 }
 
+/// Tells what a step prints, from a thread that may wait.
+pub(super) struct Teller {
+    events: Events,
+    id: String,
+}
+
+impl Teller {
+    /// Tells a text of one of the streams, 1 or 2.
+    pub(super) fn log(&self, stream: u8, text: String) {
+        self.events.send_blocking(Event::StepLog { id: self.id.clone(), stream, text });
+    }
+}
+
 impl Running {
+    /// What tells the output of its command.
+    pub(super) fn teller(&self) -> Teller {
+        Teller { events: self.events.clone(), id: self.id.clone() }
+    }
+
     /// Says something of it.
     pub(super) async fn say(&self, text: &str) {
         let text = format!("{text}\n");

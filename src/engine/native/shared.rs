@@ -1,6 +1,7 @@
 //! What all parts of one build share: the store, the registries, the context, and what was found out so far.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -8,6 +9,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::cache::Cache;
 use super::layer::{Layer, Source};
+use super::run::{LateRemover, Runs};
 use crate::context::Index;
 use crate::digest::Digest;
 use crate::engine::blocking;
@@ -36,19 +38,22 @@ pub(super) struct Shared {
     /// The hashes of the context's files.
     pub(super) hashes: Option<Index>,
     pub(super) cache: Cache,
+    /// What its commands share.
+    pub(super) runs: Runs,
     blobs: Once<Blob>,
     indexes: Once<Arc<LayerIndex>>,
 }
 
 /// Things that are made once, however many ask for them at the same time.
-struct Once<T>(Mutex<HashMap<Digest, Arc<OnceCell<T>>>>);
+pub(super) struct Once<T>(Mutex<HashMap<Digest, Arc<OnceCell<T>>>>);
 
 impl<T: Clone> Once<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    async fn get(&self, key: &Digest, make: impl Future<Output = Result<T>>) -> Result<T> {
+    /// What was made for a key, or is made now.
+    pub(super) async fn get(&self, key: &Digest, make: impl Future<Output = Result<T>>) -> Result<T> {
         let cell = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(*key).or_default());
         cell.get_or_try_init(|| make).await.cloned()
     }
@@ -64,6 +69,8 @@ impl Shared {
         opened: Opened,
         cache: Cache,
     ) -> Result<Self> {
+        let remover = Arc::new(LateRemover::default());
+        let store = store.with_remover(Arc::clone(&remover) as _);
         Ok(Self {
             request: request.clone(),
             job: job.clone(),
@@ -74,6 +81,7 @@ impl Shared {
             opened,
             hashes: Index::of_user(environment),
             cache,
+            runs: Runs::new(remover),
             blobs: Once::new(),
             indexes: Once::new(),
         })
@@ -110,7 +118,7 @@ impl Shared {
     }
 
     /// The compressed bytes of a layer, from the first place that has it.
-    async fn open(&self, layer: &Layer) -> Result<Box<dyn std::io::Read + Send>> {
+    pub(super) async fn open(&self, layer: &Layer) -> Result<Box<dyn std::io::Read + Send>> {
         let mut failed = None;
         for source in &layer.sources {
             match self.open_at(source, &layer.descriptor).await {
@@ -180,6 +188,12 @@ impl Shared {
     }
 
     async fn read_index(&self, layer: &Layer) -> Result<Arc<LayerIndex>> {
+        if self.runs.expected.load(Ordering::Relaxed)
+            && let Ok(machine) = self.machine().await?
+            && let Some(index) = Box::pin(self.index_by_unpacking(machine, layer)).await?
+        {
+            return Ok(index);
+        }
         let (compression, cancel, expected) = (layer.compression(), self.job.cancel.clone(), layer.diff_id);
         let reader: Box<dyn std::io::Read + Send> = match self.stored(layer.descriptor.digest).await? {
             Some(blob) => Box::new(blob.open()?),

@@ -9,6 +9,7 @@ use super::config;
 use super::key::Key;
 use super::layer::Layer;
 use super::progress::Progress;
+use super::run::Copied;
 use super::shared::Shared;
 use super::time;
 use crate::digest::Digest;
@@ -98,12 +99,14 @@ pub(super) struct Builder<'a> {
     pub(super) progress: Progress,
     /// Whether results of earlier builds may be used.
     use_cache: bool,
+    /// The root of its last command, if that is a copy.
+    pub(super) copied: Option<Copied>,
     outcomes: Vec<StepOutcome>,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(around: &'a Surroundings<'a>, stage: Stage, progress: Progress, use_cache: bool) -> Self {
-        Self { around, stage, progress, use_cache, outcomes: Vec::new() }
+        Self { around, stage, progress, use_cache, copied: None, outcomes: Vec::new() }
     }
 
     /// Does all steps.

@@ -10,7 +10,7 @@ use super::stage::{Builder, image_key};
 use super::trees::Trees;
 use super::why::Trace;
 use crate::digest::Digest;
-use crate::dockerfile::step::{CopyStep, MakeDirectory, RunStep};
+use crate::dockerfile::step::{CopyStep, MakeDirectory};
 use crate::dockerfile::{Origin, Step};
 use crate::engine::blocking;
 use crate::error::Result;
@@ -26,7 +26,7 @@ struct Taken {
 
 impl Builder<'_> {
     /// The latest time that a file may have.
-    fn clamp(&self) -> Option<Mtime> {
+    pub(super) fn clamp(&self) -> Option<Mtime> {
         let epoch = self.around.shared.request.options.source_date_epoch?;
         Some(Mtime { seconds: i64::try_from(epoch).unwrap_or(i64::MAX), nanoseconds: 0 })
     }
@@ -44,7 +44,7 @@ impl Builder<'_> {
     }
 
     /// Ends a step, however it went.
-    async fn end(&mut self, running: Running, ran: Result<Ran>) -> Result<()> {
+    pub(super) async fn end(&mut self, running: Running, ran: Result<Ran>) -> Result<()> {
         match ran {
             Ok(ran) => {
                 let outcome = running.end(ran).await;
@@ -95,7 +95,7 @@ impl Builder<'_> {
         }
     }
 
-    fn place_of(&self, step: &Step, near: Option<&str>) -> crate::error::Location {
+    pub(super) fn place_of(&self, step: &Step, near: Option<&str>) -> crate::error::Location {
         self.around.source.location(step.span, near)
     }
 
@@ -252,61 +252,6 @@ impl Builder<'_> {
             (copy.clone(), selection.clone(), self.clamp(), self.around.shared.job.cancel.clone());
         let placed = blocking(move || Ok(copy::place(&copy, &selection, &files(&view), owner, clamp, &cancel))).await?;
         placed.map_err(|failure| failure.at(|near| self.place_of(step, near)))
-    }
-
-    /// RUN: only what the cache has.
-    pub(super) async fn run_step(&mut self, step: &Step, run: &RunStep) -> Result<()> {
-        let running = self.progress.begin(&step.text).await;
-        let ran = self.cached_run(step, run).await;
-        self.end(running, ran).await
-    }
-
-    async fn cached_run(&mut self, step: &Step, run: &RunStep) -> Result<Ran> {
-        let key = self.run_key(run).await?;
-        if let Some((record, layer)) = self.find(&key).await? {
-            self.add(step, &record, layer);
-            return Ok(Ran::Cached);
-        }
-        let message =
-            "this engine cannot run commands yet, and the result of this one is in no cache that it was given";
-        Err(self.unsupported(step, message.to_owned()))
-    }
-
-    /// What a command depends on. Proxies and the values of secrets do not count.
-    async fn run_key(&self, run: &RunStep) -> Result<Digest> {
-        let RunStep { command, script, env, proxies: _, working_dir, user, mounts, network, security, devices } = run;
-        let mut key = Key::new("run").digest(&self.stage.key).value(&(
-            command,
-            script,
-            env,
-            working_dir,
-            user,
-            network,
-            security,
-            devices,
-        ));
-        for mount in mounts {
-            key = key.value(&(&mount.mount, &mount.path));
-            key = match &mount.origin {
-                None if mount.mount.kind == crate::dockerfile::instruction::MountKind::Bind => {
-                    key.digest(&self.context_digest().await?)
-                }
-                Some(Origin::Stage(id)) => key.digest(&self.around.stages[id].key),
-                Some(origin) => match self.around.images.get(origin) {
-                    Some(image) => key.digest(&image_key(&image.layers)),
-                    None => key.value(origin),
-                },
-                None => key,
-            };
-        }
-        Ok(key.finish())
-    }
-
-    async fn context_digest(&self) -> Result<Digest> {
-        let shared = self.around.shared;
-        let (context, hashes, cancel) =
-            (Arc::clone(&shared.opened.context), shared.hashes.clone(), shared.job.cancel.clone());
-        blocking(move || context.digest(hashes.as_ref(), &cancel).map(|found| found.digest)).await
     }
 }
 

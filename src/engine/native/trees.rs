@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::copy::{ContextFiles, Failure, Fetched, Files, Item, ItemKind, Nothing, Selection, ViewFiles, select};
+use super::copy::{ContextFiles, Failure, Fetched, Files, Item, ItemKind, Nothing, Selection, ViewFiles, at, select};
 use super::layer::Layer;
 use super::remote::{self, Remote};
 use super::stage::Builder;
@@ -47,29 +47,44 @@ impl Tree {
 impl Trees {
     /// Opens what an instruction names, and fetches what is elsewhere.
     pub(super) async fn of(builder: &Builder<'_>, step: &Step, copy: &CopyStep) -> Result<Self> {
+        let fetched = remote::fetch(builder, step, copy).await?;
+        Ok(Self { fetched, ..Self::of_origin(builder, step, copy.origin.as_ref()).await? })
+    }
+
+    /// Opens a stage, an image, or a context: the build's where none is named.
+    pub(super) async fn of_origin(builder: &Builder<'_>, step: &Step, origin: Option<&Origin>) -> Result<Self> {
         let around = builder.around;
         let shared = around.shared;
-        let fetched = remote::fetch(builder, step, copy).await?;
-        let (layers, name) = match &copy.origin {
+        let plain = |origin| Self { layers: Vec::new(), origin, fetched: BTreeMap::new() };
+        let (layers, name) = match origin {
             None => {
                 let context = ContextFiles::new(Arc::clone(&shared.opened.context), "the build context");
-                return Ok(Self { layers: Vec::new(), origin: Tree::Context(context), fetched });
+                return Ok(plain(Tree::Context(context)));
             }
-            Some(Origin::Scratch) => return Ok(Self { layers: Vec::new(), origin: Tree::Nothing, fetched }),
+            Some(Origin::Scratch) => return Ok(plain(Tree::Nothing)),
             Some(Origin::Stage(id)) => (around.stages[id].layers.clone(), "the stage".to_owned()),
             Some(origin) => match (around.images.get(origin), origin) {
                 (Some(image), Origin::Image(name) | Origin::Context(name)) => {
                     (image.layers.clone(), format!("`{name}`"))
                 }
                 (None, Origin::Context(name)) => {
-                    let origin = Tree::Context(named_context(builder, step, name).await?);
-                    return Ok(Self { layers: Vec::new(), origin, fetched });
+                    return Ok(plain(Tree::Context(named_context(builder, step, name).await?)));
                 }
                 _ => return Err(Error::internal("an image that was not looked up")),
             },
         };
         let view = ViewFiles::new(shared.view(&layers).await?, name);
-        Ok(Self { layers, origin: Tree::View(view), fetched })
+        Ok(Self { layers, origin: Tree::View(view), fetched: BTreeMap::new() })
+    }
+
+    /// What the origin has at a path, and everything in it.
+    pub(super) fn at(&self, path: &str, cancel: &Cancel) -> Result<Selection, Failure> {
+        at(self.origin.files(), path.trim_start_matches('/').as_bytes(), cancel)
+    }
+
+    /// Whether the origin consists of layers.
+    pub(super) const fn is_view(&self) -> bool {
+        matches!(self.origin, Tree::View(_))
     }
 
     /// Finds what an instruction takes, and looks into archives that are to be unpacked.

@@ -1,4 +1,4 @@
-//! Why a COPY was not in the cache: what was different the last time that this instruction was built here.
+//! Why a COPY or a RUN was not in the cache: what was different the last time that this instruction was built here.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,9 @@ pub(super) struct Trace {
     pub(super) content: Digest,
     /// The files among that, unless there were too many.
     pub(super) files: Option<BTreeMap<String, Digest>>,
+    /// What else a command depends on, by what it is called.
+    #[serde(default)]
+    pub(super) parts: BTreeMap<String, Digest>,
 }
 
 impl Trace {
@@ -32,11 +35,24 @@ impl Trace {
     pub(super) fn new(parent: Digest, content: Digest, files: &[(Vec<u8>, Digest)]) -> Self {
         let name = |(path, digest): &(Vec<u8>, Digest)| (String::from_utf8_lossy(path).into_owned(), *digest);
         let files = (files.len() <= MOST_FILES).then(|| files.iter().map(name).collect());
-        Self { parent, content, files }
+        Self { parent, content, files, parts: BTreeMap::new() }
+    }
+
+    /// The trace of a command, with its parts and the files that are mounted for it.
+    pub(super) fn of_command(
+        parent: Digest,
+        content: Digest,
+        parts: BTreeMap<String, Digest>,
+        files: &[(Vec<u8>, Digest)],
+    ) -> Self {
+        Self { parts, ..Self::new(parent, content, files) }
     }
 
     /// What has changed since an earlier one.
     fn since(&self, before: &Self) -> String {
+        if self.content != before.content && !self.parts.is_empty() {
+            return self.parts_since(before);
+        }
         if self.content != before.content {
             let Some((before, now)) = before.files.as_ref().zip(self.files.as_ref()) else {
                 return "the files have changed".to_owned();
@@ -47,6 +63,20 @@ impl Trace {
             return "what it builds upon has changed".to_owned();
         }
         "its layer is no longer in the cache".to_owned()
+    }
+
+    /// Which parts have changed. Files that are mounted are named.
+    fn parts_since(&self, before: &Self) -> String {
+        let names = self.parts.keys().chain(before.parts.keys().filter(|name| !self.parts.contains_key(*name)));
+        let changed: Vec<&str> =
+            names.filter(|name| self.parts.get(*name) != before.parts.get(*name)).map(String::as_str).collect();
+        let more = if changed.len() > NAMED { ", ..." } else { "" };
+        let verb = if changed.len() == 1 { "has" } else { "have" };
+        let told = format!("{}{more} {verb} changed", changed[..changed.len().min(NAMED)].join(", "));
+        match before.files.as_ref().zip(self.files.as_ref()) {
+            Some((before, now)) if before != now => format!("{told}: {}", changes(before, now)),
+            _ => told,
+        }
     }
 }
 
@@ -101,6 +131,17 @@ mod tests {
         assert_eq!(now.since(&before), "1 file changed: a; 2 files added: d, e; 1 file removed: c");
         assert_eq!(trace("q", &[("a", "1")]).since(&trace("p", &[("a", "1")])), "what it builds upon has changed");
         assert_eq!(before.since(&before), "its layer is no longer in the cache");
+        let command = |parts: &[(&str, &str)], files: &[(&str, &str)]| {
+            let parts: BTreeMap<_, _> = parts.iter().map(|(name, text)| ((*name).to_owned(), digest(text))).collect();
+            let files: Vec<_> = files.iter().map(|(path, text)| (path.as_bytes().to_vec(), digest(text))).collect();
+            Trace::of_command(digest("p"), digest(&format!("{parts:?}")), parts, &files)
+        };
+        let before = command(&[("the variable A", "1"), ("the user", "me")], &[]);
+        let now = command(&[("the variable B", "1"), ("the user", "me")], &[]);
+        assert_eq!(now.since(&before), "the variable B, the variable A have changed");
+        let before = command(&[("what is mounted at /m", "1")], &[("a", "1")]);
+        let now = command(&[("what is mounted at /m", "2")], &[("a", "2")]);
+        assert_eq!(now.since(&before), "what is mounted at /m has changed: 1 file changed: a");
         let many: Vec<(String, &str)> = (0..9).map(|number| (number.to_string(), "1")).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         assert_eq!(trace("p", &many).since(&trace("p", &[])), "9 files added: 0, 1, 2, 3, 4, ...");

@@ -33,7 +33,7 @@ pub use files::{ContextFiles, FileId, Files, Item, ItemKind, Nothing, Owner};
 pub use owner::{Account, Ownership, needs_names, owner};
 pub use place::{is_linked, needs_base, place};
 pub(super) use resolve::resolve;
-pub use select::{Fetched, Selection, select};
+pub use select::{Fetched, Selection, at, select};
 pub use view::ViewFiles;
 
 /// What is wrong with an instruction, or with what it meets.

@@ -11,7 +11,7 @@ use super::{CopyMistake, Failure, join, name, relative, shown};
 use crate::cancel::Cancel;
 use crate::context::ignore::{MatchInfo, Matcher};
 use crate::dockerfile::step::{CopySource, CopyStep};
-use crate::layer::{Content, LayerEntry};
+use crate::layer::{Content, LayerEntry, LayerKind};
 use crate::mtime::Mtime;
 use crate::rootfs::Xattrs;
 use crate::spelling;
@@ -98,7 +98,7 @@ pub fn select(
             (CopySource::Git(_), Some(Fetched::Tree(files))) => {
                 let filter = Filter::new(None, excludes.as_ref(), step, None);
                 let search = Search { files: *files, filter: &filter, cancel };
-                roots.push(Root { contents: false, ..search.root(&[], false)? });
+                roots.push(Root { contents: false, ..search.root_at(&[], false)? });
             }
             (CopySource::Url { .. } | CopySource::Git(_), _) => {
                 return Err(crate::Error::internal("a source of ADD that was not fetched").into());
@@ -108,7 +108,33 @@ pub fn select(
     Ok(Selection { roots, owners: step.chown.is_none() })
 }
 
+/// What is at one path, all links followed, with everything in it: what a mount of it shows.
+///
+/// Fails with a mistake if nothing is there, and with `Interrupted`.
+pub fn at(files: &dyn Files, path: &[u8], cancel: &Cancel) -> Result<Selection, Failure> {
+    let filter = Filter { includes: None, excludes: None, exceptions: false, prefix: Vec::new() };
+    let root = Search { files, filter: &filter, cancel }.root_at(path, false)?;
+    Ok(Selection { roots: vec![Root { name: Vec::new(), contents: false, ..root }], owners: true })
+}
+
 impl Selection {
+    /// What [`at`] has found.
+    pub fn item(&self) -> Option<&Item> {
+        self.roots.first().map(|root| &root.item)
+    }
+
+    /// What [`at`] has found, as the entries of a layer: under a name, a single one.
+    pub fn entries(&self, name: &str) -> Vec<LayerEntry> {
+        let Some(root) = self.roots.first() else { return Vec::new() };
+        let path = |inside: &[u8]| join(name.as_bytes(), inside);
+        let mut entries = vec![entry(path(b""), &root.item, None)];
+        for selected in &root.inside {
+            let first = selected.first.map(|first| path(&root.inside[first].path));
+            entries.push(entry(path(&selected.path), &selected.item, first));
+        }
+        entries
+    }
+
     /// The files that are to be unpacked if they are archives, each with a number for [`Self::unpack`].
     pub fn archives(&self) -> impl Iterator<Item = (usize, &Item)> {
         let candidate = |root: &Root| root.unpack && matches!(root.item.kind, ItemKind::File { .. });
@@ -261,7 +287,7 @@ impl Search<'_> {
             (path, None) => vec![path],
             (base, Some(pattern)) => self.matches(&base, &pattern)?,
         };
-        matches.iter().map(|path| self.root(path, unpack)).collect()
+        matches.iter().map(|path| self.root_at(path, unpack)).collect()
     }
 
     /// The paths below a directory that match a pattern. Nothing is looked for in a directory that matches, nor behind links.
@@ -295,7 +321,7 @@ impl Search<'_> {
         self.files.find(&resolved).ok_or_else(|| missing(self.files, path).into())
     }
 
-    fn root(&self, path: &[u8], unpack: bool) -> Result<Root, Failure> {
+    fn root_at(&self, path: &[u8], unpack: bool) -> Result<Root, Failure> {
         let item = self.find(path)?;
         let mut root = Root { unpack, ..Root::new(name(path).to_vec(), item) };
         if root.item.is_dir() {
@@ -365,6 +391,21 @@ fn find_first_names(inside: &mut [Selected]) {
             selected.first = Some(*firsts.entry(id).or_insert(index)).filter(|first| *first != index);
         }
     }
+}
+
+/// An item as a layer has it; `first` is the first name of a file that has several.
+fn entry(path: Vec<u8>, item: &Item, first: Option<Vec<u8>>) -> LayerEntry {
+    let Item { kind, mode, owner, mtime, xattrs, .. } = item.clone();
+    let kind = match (kind, first) {
+        (ItemKind::File { size, .. }, Some(first)) => LayerKind::Hardlink { first, size },
+        (ItemKind::File { size, content, digest, .. }, None) => LayerKind::File { size, content, digest },
+        (ItemKind::Dir, _) => LayerKind::Dir,
+        (ItemKind::Symlink { target }, _) => LayerKind::Symlink { target },
+        (ItemKind::Fifo, _) => LayerKind::Fifo,
+        (ItemKind::CharDevice { major, minor }, _) => LayerKind::CharDevice { major, minor },
+        (ItemKind::BlockDevice { major, minor }, _) => LayerKind::BlockDevice { major, minor },
+    };
+    LayerEntry { path, kind, mode, uid: owner.uid, gid: owner.gid, mtime, xattrs }
 }
 
 /// Says that something is not there, and what is there that has a similar name.
