@@ -20,3 +20,4 @@ mod sandbox_bed;
 mod sandbox_chroot;
 mod sandbox_escape;
 mod sandbox_run;
+mod sandbox_runtime;

@@ -11,15 +11,27 @@ const ATTEMPTS: [(&str, &str); 16] = [
     ("to mount", "mount -t tmpfs none /tmp 2>/dev/null && echo mounted"),
     ("to mount over /proc", "mount -t proc proc /proc 2>/dev/null && echo mounted"),
     ("to make a namespace", "unshare -Ur true 2>/dev/null && echo unshared"),
-    ("to make a disk", "mknod /tmp/disk b 254 0 2>/dev/null && head -c 1 /tmp/disk 2>/dev/null | wc -c | grep -v '^0$'"),
+    (
+        "to make a disk",
+        "mknod /tmp/disk b 254 0 2>/dev/null && head -c 1 /tmp/disk 2>/dev/null | wc -c | grep -v '^0$'",
+    ),
     ("to read the first process's environment", "cat /proc/1/environ 2>/dev/null | head -c 1"),
-    ("to read the first process's memory", "cat /proc/1/mem 2>/dev/null | head -c 1; cat /proc/1/maps 2>/dev/null | head -c 1"),
-    ("to read the first process's files", "ls -l /proc/1/fd/ 2>/dev/null | grep -- '-> [^ ]'; ls -d /proc/1/root/bin 2>/dev/null"),
+    (
+        "to read the first process's memory",
+        "cat /proc/1/mem 2>/dev/null | head -c 1; cat /proc/1/maps 2>/dev/null | head -c 1",
+    ),
+    (
+        "to read the first process's files",
+        "ls -l /proc/1/fd/ 2>/dev/null | grep -- '-> [^ ]'; ls -d /proc/1/root/bin 2>/dev/null",
+    ),
     ("to change the kernel's settings", "echo 1 > /proc/sys/kernel/panic 2>/dev/null && echo changed"),
     ("to use the magic key", "echo h > /proc/sysrq-trigger 2>/dev/null && echo used"),
     ("to read the kernel's memory", "head -c 1 /proc/kcore 2>/dev/null"),
     ("to write to /sys", "echo 1 > /sys/kernel/mm/ksm/run 2>/dev/null && echo written"),
-    ("to make a control group", "mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; mkdir /sys/fs/cgroup/memory/x 2>/dev/null && echo made"),
+    (
+        "to make a control group",
+        "mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; mkdir /sys/fs/cgroup/memory/x 2>/dev/null && echo made",
+    ),
     ("to set the name of the machine", "hostname other 2>/dev/null && echo named"),
     ("to leave by another root", "mkdir -p /tmp/a; chroot /tmp/a /bin/sh -c 'echo out' 2>/dev/null"),
     ("to find a file that is open", "ls -l /proc/self/fd | grep -v -E 'null|pipe|/proc|total' | grep -- '->'"),
@@ -48,7 +60,8 @@ fn a_link_in_the_root_leads_to_nothing_outside() {
         std::os::unix::fs::symlink("loop", lower("loop")).unwrap();
         way.0.give(bed.dir.path());
         let mut spec = bed.shell("cat /run/secrets/s /up/s");
-        let file = |target: &str| Mount::File { content: b"x".into(), target: target.into(), mode: 0o444, uid: 0, gid: 0 };
+        let file =
+            |target: &str| Mount::File { content: b"x".into(), target: target.into(), mode: 0o444, uid: 0, gid: 0 };
         spec.mounts = vec![file("/run/secrets/s"), file("/up/s")];
         let ran = bed.run(&spec);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("xx", ""), "{way:?}");
@@ -66,7 +79,8 @@ fn secrets_are_in_no_environment_and_in_no_argument() {
     for way in ways() {
         let bed = Bed::new(way);
         let marker = format!("marker-{}", std::process::id());
-        let mut spec = bed.shell("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; cat /run/secrets/s > /dev/null");
+        let mut spec =
+            bed.shell("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; cat /run/secrets/s > /dev/null");
         spec.mounts = vec![Mount::File {
             content: marker.clone().into_bytes(),
             target: "/run/secrets/s".into(),

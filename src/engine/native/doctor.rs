@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustix::fs::{Access, access};
 
 use super::NativeEngine;
-use crate::engine::{Engine, blocking};
 use crate::engine::doctor::{Report, Status, look_at_registry};
+use crate::engine::{Engine, blocking};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::tls::TlsFiles;
@@ -80,12 +80,7 @@ async fn look_at_store(environment: &Environment, report: &mut Report) -> Result
 }
 
 /// Whether commands can be run, and how. Roots are made in the store: what is found holds for the place where that is.
-async fn look_at_commands(
-    spec: &EngineSpec,
-    environment: &Environment,
-    job: &Job,
-    report: &mut Report,
-) -> Result<()> {
+async fn look_at_commands(spec: &EngineSpec, environment: &Environment, job: &Job, report: &mut Report) -> Result<()> {
     let (Some(helper), Some(dir)) = (spec.helper.clone(), environment.cache_dir()) else {
         let text = "commands cannot be run: this interpreter cannot start itself as a process of its own";
         report.add("run", Status::Warn, text, Some("use an installed Python, not one that is part of a program"));

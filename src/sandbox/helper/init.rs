@@ -15,11 +15,12 @@ use super::super::outcome::{Exit, Finished};
 use super::super::protocol::{Answer, Failure, send};
 use super::super::spec::{Network, Spec};
 use super::place::Place;
-use super::{command, mounts, root, sys};
+use super::{command, mounts, root, runtime, sys};
 
 /// Runs a command as the first process of new namespaces. What comes of it goes to `report`. Does not come back.
 pub(super) fn run(spec: &Spec, report: &UnixStream) -> ! {
-    let answer = match set_up(spec).and_then(|place| start(spec, place, report)) {
+    let place = if spec.runtime.is_some() { runtime::set_up(spec) } else { set_up(spec) };
+    let answer = match place.and_then(|place| start(spec, place, report)) {
         Ok(finished) => Answer::Finished(finished),
         Err(failure) => Answer::Failed(failure),
     };
@@ -46,7 +47,10 @@ fn set_up(spec: &Spec) -> Result<Place, Failure> {
 fn start(spec: &Spec, mut place: Place, report: &UnixStream) -> Result<Finished, Failure> {
     let signals = sys::child_signals().map_err(|error| Failure::setup("wait for processes", error))?;
     let Some(child) = sys::clone(0).map_err(|error| Failure::setup("start a process", error))? else {
-        let failure = command::become_command(spec);
+        let failure = match &spec.runtime {
+            Some(runtime) => runtime::become_runtime(spec, runtime),
+            None => command::become_command(spec),
+        };
         let _ = send(report, &Answer::Failed(failure));
         sys::exit(255)
     };

@@ -8,6 +8,7 @@
 //! Whatever ends a process here ends those below it: the kernel kills a sandbox with its first process, and each process asks
 //! to be killed with its parent.
 
+mod bundle;
 mod chroot;
 mod command;
 mod enter;
@@ -16,6 +17,7 @@ mod mounts;
 mod place;
 mod privileges;
 mod root;
+mod runtime;
 mod seccomp;
 mod sys;
 mod work;

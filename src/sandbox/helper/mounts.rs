@@ -28,7 +28,7 @@ pub(super) const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 /// What is covered: it says too much of the machine (moby `oci/defaults.go`).
-const MASKED: [&str; 11] = [
+pub(super) const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/kcore",
@@ -42,7 +42,7 @@ const MASKED: [&str; 11] = [
     "/sys/firmware",
 ];
 /// What can be read only (the same place).
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Directories of this machine, one of which is covered by files in memory while the root is made.
 const COVERED: [&str; 5] = ["/sys", "/tmp", "/run", "/var", "/home"];
 /// The host's name inside, as with BuildKit.
@@ -158,13 +158,18 @@ impl Memory {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = std::fs::File::from(openat(&self.directory, &name, flags, Mode::RUSR)?);
         io::Write::write_all(&mut file, content)?;
-        if owner != (0, 0) {
-            // Where there is one id, everything is the user's.
-            let _ = fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
-        }
-        fchmod(&file, Mode::from_raw_mode(mode))?;
+        dress(&file, mode, owner)?;
         Ok(openat(&self.directory, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
     }
+}
+
+/// Gives a file its owner and its mode.
+pub(super) fn dress(file: &std::fs::File, mode: u32, owner: (u32, u32)) -> io::Result<()> {
+    if owner != (0, 0) {
+        // Where there is one id, everything is the user's.
+        let _ = fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+    }
+    Ok(fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
 fn network_files(place: &mut Place, spec: &Spec, memory: &mut Memory) -> io::Result<()> {

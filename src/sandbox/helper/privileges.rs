@@ -26,6 +26,11 @@ const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// The names of these, as they are in `linux/capability.h`.
+pub(super) fn default_names() -> Vec<String> {
+    DEFAULT.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
+}
+
 /// No program that the command executes gets more than [`DEFAULT`].
 pub(super) fn limit_programs() -> io::Result<()> {
     for capability in CapabilitySet::all() - DEFAULT {

@@ -13,11 +13,18 @@ use seccompiler::{
 use super::sys;
 
 /// Namespaces that a command may not make.
-const NAMESPACES: c_int =
+pub(super) const NAMESPACES: c_int =
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
+/// A system call by its name and its number.
+pub(super) type Call = (&'static str, c_long);
+
+macro_rules! calls {
+    ($($call:ident),* $(,)?) => { &[$((stringify!($call), $call)),*] };
+}
+
 /// Denied with `EPERM`.
-const DENIED: &[c_long] = &[
+pub(super) const DENIED: &[Call] = calls![
     SYS_acct,
     SYS_add_key,
     SYS_bpf,
@@ -69,13 +76,13 @@ const DENIED: &[c_long] = &[
 
 /// Denied on this processor only.
 #[cfg(target_arch = "x86_64")]
-const DENIED_HERE: &[c_long] = &[SYS_ioperm, SYS_iopl, SYS_sysfs, SYS_uselib, SYS_ustat, SYS__sysctl];
+pub(super) const DENIED_HERE: &[Call] = calls![SYS_ioperm, SYS_iopl, SYS_sysfs, SYS_uselib, SYS_ustat, SYS__sysctl];
 #[cfg(not(target_arch = "x86_64"))]
-const DENIED_HERE: &[c_long] = &[];
+pub(super) const DENIED_HERE: &[Call] = &[];
 
 /// Allowed.
 #[rustfmt::skip]
-const ALLOWED: &[c_long] = &[
+pub(super) const ALLOWED: &[Call] = calls![
     SYS_accept, SYS_accept4, SYS_adjtimex, SYS_bind, SYS_brk, SYS_capget, SYS_capset, SYS_chdir, SYS_chroot,
     SYS_clock_getres, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_close_range, SYS_connect, SYS_copy_file_range,
     SYS_dup, SYS_dup3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2, SYS_execve,
@@ -116,14 +123,14 @@ const ALLOWED: &[c_long] = &[
 /// Allowed on this processor: older forms of the others.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
-const ALLOWED_HERE: &[c_long] = &[
+pub(super) const ALLOWED_HERE: &[Call] = calls![
     SYS_access, SYS_alarm, SYS_arch_prctl, SYS_chmod, SYS_chown, SYS_creat, SYS_dup2, SYS_epoll_create, SYS_epoll_wait,
     SYS_eventfd, SYS_fork, SYS_futimesat, SYS_getdents, SYS_getpgrp, SYS_inotify_init, SYS_lchown, SYS_link, SYS_lstat,
     SYS_mkdir, SYS_mknod, SYS_modify_ldt, SYS_open, SYS_pause, SYS_pipe, SYS_poll, SYS_readlink, SYS_rename, SYS_rmdir,
     SYS_select, SYS_signalfd, SYS_stat, SYS_symlink, SYS_time, SYS_unlink, SYS_utime, SYS_utimes, SYS_vfork,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const ALLOWED_HERE: &[c_long] = &[];
+pub(super) const ALLOWED_HERE: &[Call] = &[];
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: Option<TargetArch> = Some(TargetArch::x86_64);
@@ -146,10 +153,10 @@ impl Filters {
         let errno = |error: c_int| SeccompAction::Errno(error.unsigned_abs());
         let denied = DENIED.iter().chain(DENIED_HERE);
         let mut forbidden: BTreeMap<c_long, Vec<SeccompRule>> =
-            denied.clone().map(|call| (*call, Vec::new())).collect();
+            denied.clone().map(|(_, call)| (*call, Vec::new())).collect();
         forbidden.insert(SYS_clone, namespaces()?);
-        let known = ALLOWED.iter().chain(ALLOWED_HERE).chain(denied).chain(&[SYS_clone]);
-        let known = known.map(|call| (*call, Vec::new())).collect();
+        let known = ALLOWED.iter().chain(ALLOWED_HERE).chain(denied).map(|(_, call)| *call);
+        let known = known.chain([SYS_clone]).map(|call| (call, Vec::new())).collect();
         Ok(Self(vec![
             filter(known, errno(ENOSYS), SeccompAction::Allow)?,
             filter(forbidden, SeccompAction::Allow, errno(EPERM))?,

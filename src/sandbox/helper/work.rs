@@ -13,7 +13,7 @@ use super::super::protocol::{Answer, Failure, Tried, receive, send};
 use super::super::spec::{Network, Root, Spec};
 use super::super::{ScanContents, Task, TaskAnswer, advice};
 use super::place::{Kind, Place};
-use super::{chroot, init, mounts, root, sys};
+use super::{chroot, init, mounts, root, runtime, sys};
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::folders;
@@ -27,8 +27,22 @@ pub(super) fn run(control: &UnixStream, spec: &Spec) -> Answer {
     if spec.level == Level::Chroot {
         return chroot::run(control, spec);
     }
+    if spec.runtime.is_some() {
+        return with_bundle(control, spec);
+    }
     let network = if spec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
     in_child(control, NAMESPACES | network, |report| init::run(spec, report))
+}
+
+/// The same by an OCI runtime, which makes namespaces for the command in those that are made here.
+fn with_bundle(control: &UnixStream, spec: &Spec) -> Answer {
+    let bundle = runtime::directory(spec);
+    if let Err(error) = mounts::make_directory(&bundle) {
+        return Answer::Failed(Failure::setup("make a directory", error));
+    }
+    let answer = in_child(control, libc::CLONE_NEWNS | libc::CLONE_NEWPID, |report| init::run(spec, report));
+    let _ = std::fs::remove_dir(&bundle);
+    answer
 }
 
 /// Does something with files.
