@@ -103,6 +103,9 @@ pub enum Mount {
         work: PathBuf,
         /// Where it is seen.
         target: String,
+        /// Whether it cannot be written to after all.
+        #[serde(default)]
+        read_only: bool,
     },
     /// An empty directory in memory.
     Tmpfs {

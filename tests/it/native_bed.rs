@@ -101,18 +101,29 @@ impl Bed {
         (outcome.unwrap_err(), events)
     }
 
-    async fn attempt(&self, change: impl FnOnce(&mut BuildRequest)) -> (Result<Done, Error>, Vec<Event>) {
+    pub(crate) async fn attempt(&self, change: impl FnOnce(&mut BuildRequest)) -> (Result<Done, Error>, Vec<Event>) {
+        self.attempt_until(change, Cancel::new(), |_| {}).await
+    }
+
+    /// Builds; `watch` sees what is told as it is told.
+    pub(crate) async fn attempt_until(
+        &self,
+        change: impl FnOnce(&mut BuildRequest),
+        cancel: Cancel,
+        mut watch: impl FnMut(&Event),
+    ) -> (Result<Done, Error>, Vec<Event>) {
         let mut request = self.request();
         change(&mut request);
         let dest = self.folder.path().join("image");
         let _ = fs::remove_dir_all(&dest);
         let (events, mut receiver) = Events::channel();
-        let job = Job { events, cancel: Cancel::new(), credentials: Arc::new(Anonymous) };
+        let job = Job { events, cancel, credentials: Arc::new(Anonymous) };
         let variables = [("COOPER_CACHE_DIR", self.store()), ("HOME", self.folder.path().to_owned())];
         let engine = NativeEngine::new(Environment::with(self.folder.path(), variables));
         let collect = async {
             let mut events = Vec::new();
             while let Some(event) = receiver.recv().await {
+                watch(&event);
                 events.push(event);
             }
             events

@@ -13,9 +13,15 @@ mod docker_build;
 mod docker_compare;
 mod docker_doctor;
 mod image_load;
+#[allow(dead_code, reason = "what tests of builds without commands need is there too")]
+#[path = "../it/native_bed.rs"]
+mod native_bed;
 mod overlay_changes;
 mod registry_bed;
 mod registry_client;
+mod run_bed;
+mod run_commands;
+mod run_mounts;
 mod sandbox_bed;
 mod sandbox_chroot;
 mod sandbox_escape;

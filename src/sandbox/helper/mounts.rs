@@ -199,10 +199,11 @@ fn bind(place: &mut Place, source: &OwnedFd, path: &str, read_only: bool) -> io:
 fn one(place: &mut Place, mount: &Mount, level: Level, memory: &mut Memory) -> io::Result<()> {
     match mount {
         Mount::Bind { source, target, read_only } => bind(place, &open(source)?, target, *read_only),
-        Mount::Overlay { lowers, upper, work, target } => {
+        Mount::Overlay { lowers, upper, work, target, read_only } => {
             let on = place.target(target, Kind::Directory)?;
             root::overlay(lowers, upper, work, Path::new(&reach(&on)), level)?;
-            place.mounted(target)
+            place.mounted(target)?;
+            if *read_only { place.make_read_only() } else { Ok(()) }
         }
         Mount::Tmpfs { target, size, mode } => {
             let size = size.map(|size| format!(",size={size}")).unwrap_or_default();

@@ -53,7 +53,7 @@ impl Shared {
         }
         if item.is_dir() && has_overlay {
             let lowers = vec![tree.join(NAME)];
-            return self.overlay(machine, work, lowers, item, target.path).await;
+            return self.overlay(machine, work, lowers, item, target).await;
         }
         let (own, machine, cancel) = (Arc::clone(work), Arc::clone(machine), self.job.cancel.clone());
         blocking(move || {
@@ -90,7 +90,7 @@ impl Shared {
         {
             return Ok(Mount::Bind { source: source.clone(), target: target.path, read_only: true });
         }
-        self.overlay(machine, work, lowers, item, target.path).await
+        self.overlay(machine, work, lowers, item, target).await
     }
 
     /// Directories over each other, and one for what is written, with the attributes that they have together.
@@ -100,14 +100,14 @@ impl Shared {
         work: &Arc<Work>,
         lowers: Vec<PathBuf>,
         item: &Item,
-        target: String,
+        target: Target,
     ) -> Result<Mount> {
         let Item { mode, owner: Owner { uid, gid }, .. } = *item;
         let (own, machine, cancel) = (Arc::clone(work), Arc::clone(machine), self.job.cancel.clone());
         blocking(move || {
             let (upper, work) = (own.fresh("upper"), own.directory("work")?);
             machine.make_directory(upper.clone(), mode, (uid, gid), &cancel)?;
-            Ok(Mount::Overlay { lowers, upper, work, target })
+            Ok(Mount::Overlay { lowers, upper, work, target: target.path, read_only: target.read_only })
         })
         .await
     }
