@@ -7,7 +7,9 @@ use crate::run_bed::{LEVELS, RunBed, last_layer, printed};
 /// Builds at each level; what was printed, and the names in the last layer.
 async fn each(dockerfile: &str, files: &[(&str, &str)], check: impl Fn(&str, &str, Vec<String>)) {
     for level in LEVELS {
-        let bed = RunBed::new(level, dockerfile, files);
+        // Where nothing can be mounted, nothing is read-only: there are copies.
+        let dockerfile = if level == "chroot" { dockerfile.replace("! touch", "touch") } else { dockerfile.to_owned() };
+        let bed = RunBed::new(level, &dockerfile, files);
         let (done, events) = bed.try_with(|_| {}).await;
         let done = done.unwrap_or_else(|error| panic!("{level}: {error:?}\n{}", printed(&events)));
         check(level, &printed(&events), last_layer(&done).into_keys().collect());
@@ -32,7 +34,7 @@ async fn a_context_is_seen_without_what_is_excluded_and_owned_by_root() {
 
 #[tokio::test]
 async fn stages_are_seen_as_they_are() {
-    let dockerfile = "FROM base AS one\nRUN mkdir -p /d/e && echo a > /d/a && echo b > /d/e/b && chown 5:6 /d/a\n\
+    let dockerfile = "FROM base AS one\nRUN mkdir -p /d/e && echo a > /d/a && echo b > /d/e/b\n\
         RUN rm /d/a && echo c > /d/c && chmod 700 /d\nFROM base\n\
         RUN --mount=from=one,target=/m ls /m/d && stat -c '%a' /m/d\n\
         RUN --mount=from=one,source=/d,target=/m ls /m && cat /m/e/b && ! touch /m/x 2>/dev/null && stat -c '%a' /m\n\
@@ -89,10 +91,11 @@ async fn caches_stay_and_are_in_no_layer() {
         let owner = if level == "single" { "0:0" } else { "1000:1000" };
         assert!(said.contains(&format!("750 {owner}\n")), "{level}: {said}");
         assert_eq!(last_layer(&done).keys().collect::<Vec<_>>(), ["n"], "{level}");
-        let store = cooper::store::Store::open(&bed.bed.store()).unwrap();
+        let store = cooper::store::Store::open(&bed.bed.store().join("store")).unwrap();
         let usage = store.usage(&cooper::cancel::Cancel::new()).unwrap();
-        assert_eq!(usage.kinds["caches"].count, 2, "{level}: {usage:?}");
-        assert_eq!(usage.kinds["caches"].bytes, 6, "{level}: {usage:?}");
+        let caches = usage.kinds.get("caches").unwrap_or_else(|| panic!("{level}: {usage:?}"));
+        assert_eq!(caches.count, 2, "{level}: {usage:?}");
+        assert_eq!(caches.bytes, 6, "{level}: {usage:?}");
         let all = cooper::store::Policy { keep_bytes: Some(0), older_than: None };
         store.prune(&all, &cooper::cancel::Cancel::new()).unwrap();
         assert!(!store.usage(&cooper::cancel::Cancel::new()).unwrap().kinds.contains_key("caches"), "{level}");
@@ -105,16 +108,18 @@ async fn the_rest_of_the_world_is_as_it_was_asked_for() {
         RUN --network=none ! ping -c 1 -W 1 192.0.2.1 2>/dev/null && grep two /etc/hosts && ulimit -n\n\
         RUN <<EOF\n#!/bin/cat\nread by cat\nEOF\n";
     for level in LEVELS {
-        let bed = RunBed::new(level, dockerfile, &[]);
+        let dockerfile = if level == "chroot" {
+            // A directory of the machine stands for memory, and networks are the machine's.
+            dockerfile.replace("! dd", "dd").replace("! ping -c 1 -W 1 192.0.2.1 2>/dev/null && ", "")
+        } else {
+            dockerfile.to_owned()
+        };
+        let bed = RunBed::new(level, &dockerfile, &[]);
         let change = |request: &mut cooper::request::BuildRequest| {
             request.options.add_hosts.insert("two".into(), "192.0.2.2".into());
             request.options.ulimits = vec!["nofile=99:100".into()];
         };
         let (done, events) = bed.try_with(change).await;
-        if level == "chroot" && done.is_err() {
-            // Nothing can be mounted there, and networks are the machine's.
-            continue;
-        }
         let done = done.unwrap_or_else(|error| panic!("{level}: {error:?}"));
         let said = printed(&events);
         assert!(said.contains("192.0.2.2\ttwo\n99\n"), "{level}: {said}");

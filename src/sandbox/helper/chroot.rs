@@ -146,17 +146,18 @@ impl Guests {
     fn mount(&mut self, mount: &Mount) -> io::Result<()> {
         match mount {
             Mount::File { content, target, mode, uid, gid } => self.file(target, content, *mode, (*uid, *gid)),
-            Mount::Tmpfs { target, mode, .. } => self.directory(target, *mode, &[]),
-            Mount::Overlay { lowers, target, .. } => {
+            Mount::Tmpfs { target, mode, .. } => self.directory(target, (*mode, 0, 0), &[]),
+            Mount::Overlay { lowers, upper, target, .. } => {
                 let lowest_first: Vec<PathBuf> = lowers.iter().rev().cloned().collect();
-                self.directory(target, 0o755, &lowest_first)
+                self.directory(target, attributes(upper)?, &lowest_first)
             }
             Mount::Bind { source, target, read_only } => {
                 if !source.is_dir() {
-                    return self.file(target, &std::fs::read(source)?, 0o644, (0, 0));
+                    let (mode, uid, gid) = attributes(source)?;
+                    return self.file(target, &std::fs::read(source)?, mode, (uid, gid));
                 }
                 if *read_only {
-                    return self.directory(target, 0o755, std::slice::from_ref(source));
+                    return self.directory(target, attributes(source)?, std::slice::from_ref(source));
                 }
                 let (parent, name) = self.room(target)?;
                 renameat(CWD, source, &parent, &name)?;
@@ -168,12 +169,14 @@ impl Guests {
         }
     }
 
-    fn directory(&mut self, path: &str, mode: u32, layers: &[PathBuf]) -> io::Result<()> {
+    fn directory(&mut self, path: &str, attributes: Attributes, layers: &[PathBuf]) -> io::Result<()> {
         let (parent, name) = self.room(path)?;
         mkdirat(&parent, &name, Mode::RWXU)?;
         let directory = openat(&parent, &name, folders::DIRECTORY, Mode::empty())?;
         let reached = PathBuf::from(super::place::reach(&directory));
         rootfs::copy_layers(layers.iter().map(PathBuf::as_path), &reached, &Cancel::new()).map_err(io::Error::other)?;
+        let (mode, uid, gid) = attributes;
+        fchown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         Ok(fchmod(&directory, Mode::from_raw_mode(mode))?)
     }
 
@@ -194,6 +197,14 @@ impl Guests {
         let _ = std::fs::remove_dir(&self.aside);
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// The mode of something, its owner and its group.
+type Attributes = (u32, u32, u32);
+
+fn attributes(path: &std::path::Path) -> io::Result<Attributes> {
+    let found = rustix::fs::stat(path)?;
+    Ok((found.st_mode & 0o7777, found.st_uid, found.st_gid))
 }
 
 /// Starts the command. What keeps it from that can be read from the socket, which is empty otherwise.

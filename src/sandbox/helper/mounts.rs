@@ -146,7 +146,9 @@ impl Memory {
         let make = || {
             let missing = || io::Error::from(io::ErrorKind::NotFound);
             let over = COVERED.into_iter().find(|path| Path::new(path).is_dir()).ok_or_else(missing)?;
-            mount("tmpfs", over, "tmpfs", NOTHING, Some(c"mode=700,size=16m"))?;
+            // A here-document that is run is such a file.
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount("tmpfs", over, "tmpfs", flags, Some(c"mode=700,size=16m"))?;
             Ok(Self { directory: open(Path::new(over))?, count: 0 })
         };
         make().map_err(failed("keep files in memory"))

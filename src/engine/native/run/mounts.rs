@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::work::Work;
 use crate::dockerfile::instruction::{Mount, MountKind};
 use crate::dockerfile::paths;
-use crate::dockerfile::step::{RunMount, RunStep};
+use crate::dockerfile::step::{RunMount, RunStep, Script};
 use crate::engine::blocking;
 use crate::error::{Error, Result};
 use crate::sandbox;
@@ -50,8 +50,7 @@ impl Shared {
         let (mut caches, in_use) = Box::pin(self.caches(machine, run, inputs)).await?;
         let mut mounted = Mounted { _caches: in_use, ..Mounted::default() };
         if let Some(script) = &run.script {
-            let (content, target) = (script.content.clone().into_bytes(), script.path.clone());
-            mounted.mounts.push(sandbox::Mount::File { content, target, mode: SCRIPT_MODE, uid: 0, gid: 0 });
+            mounted.mounts.push(program(script));
         }
         let mut agents = 0;
         for (number, mount) in run.mounts.iter().enumerate() {
@@ -122,6 +121,12 @@ fn secret_id(mount: &Mount) -> String {
     let named = mount.source.as_deref().or(mount.id.as_deref());
     let of_target = || paths::base_name(mount.target.as_deref().unwrap_or_default());
     named.unwrap_or_else(of_target).to_owned()
+}
+
+/// A here-document that is run.
+fn program(script: &Script) -> sandbox::Mount {
+    let (content, target) = (script.content.clone().into_bytes(), script.path.clone());
+    sandbox::Mount::File { content, target, mode: SCRIPT_MODE, uid: 0, gid: 0 }
 }
 
 async fn tmpfs(work: &Arc<Work>, mount: &RunMount) -> Result<sandbox::Mount> {
