@@ -2,6 +2,7 @@
 //! is resolved twice.
 
 use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -231,13 +232,20 @@ fn descend(open: &mut Vec<Emptying>) -> io::Result<()> {
         open.push((opened, Vec::new(), true));
         return Ok(());
     }
-    let moved = format!(".wh..moved-{}", look(directory.as_fd(), name)?.map_or(0, |found| found.st_ino));
+    let moved = unique("moved");
     rustix::fs::renameat(directory, name, &open[0].0, &moved)?;
     skip(open);
     // The first directory's next, after the one that is open now.
     let at = open[0].1.len() - 1;
     open[0].1.insert(at, moved.into_bytes());
     Ok(())
+}
+
+/// A name that nothing has, and that nobody can guess. It does not begin with `.wh.`: fuse-overlayfs lets nobody make that.
+pub(crate) fn unique(purpose: &str) -> String {
+    // The standard library's only source of randomness.
+    let random = || RandomState::new().build_hasher().finish();
+    format!(".cooper-{purpose}-{:016x}{:016x}", random(), random())
 }
 
 /// Opens a directory to remove what is in it, whatever its mode.

@@ -25,8 +25,6 @@ use crate::mtime::Mtime;
 
 /// Linux takes no longer paths, so nobody could use what has one.
 const MAX_PATH: usize = 4096;
-/// A hard link that is yet to get its name. No layer has a file with such a name.
-const LINKING: &str = ".wh..linking";
 
 /// A tree that is being written.
 pub(super) struct Writer {
@@ -34,6 +32,8 @@ pub(super) struct Writer {
     pub(super) form: Form,
     directory: PathBuf,
     own: (u32, u32),
+    /// The name of a hard link that is yet to get its own: one that nobody can guess, and no layer has.
+    linking: String,
     file: Option<Writing>,
     /// What is not there though the layer has it.
     missing: BTreeSet<Vec<u8>>,
@@ -75,6 +75,7 @@ impl Writer {
             form: form.clone(),
             directory: directory.to_owned(),
             own: (geteuid().as_raw(), getegid().as_raw()),
+            linking: folders::unique("linking"),
             file: None,
             missing: BTreeSet::new(),
             reasons: BTreeMap::new(),
@@ -299,7 +300,7 @@ impl Sink for Writer {
         let (above, _) = split(first);
         let linked = self.folders.get(above).and_then(|folder| folder.try_clone_to_owned()).and_then(|from| {
             let (_, name) = split(first);
-            Ok(linkat(from, name, self.folders.root(), LINKING, AtFlags::empty())?)
+            Ok(linkat(from, name, self.folders.root(), &self.linking, AtFlags::empty())?)
         });
         match linked {
             Err(error) if is_link(&error) => {
@@ -310,13 +311,13 @@ impl Sink for Writer {
             linked => linked.map_err(|error| self.failed(path, error))?,
         }
         if !self.clear(path, was, false)? {
-            return folders::remove(self.folders.root(), OsStr::new(LINKING)).map_err(|error| self.failed(path, error));
+            return folders::remove(self.folders.root(), OsStr::new(&self.linking)).map_err(|error| self.failed(path, error));
         }
         self.files += 1;
         let root = self.folders.root().try_clone_to_owned();
         let named = root.and_then(|root| {
             let (parent, name) = self.folders.parent(path)?;
-            Ok(renameat(root, LINKING, parent, name)?)
+            Ok(renameat(root, &self.linking, parent, name)?)
         });
         named.map_err(|error| self.failed(path, error))
     }

@@ -127,6 +127,7 @@ impl Guests {
             mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
             rustix::fs::chmodat(&dev, name, mode, rustix::fs::AtFlags::empty())?;
         }
+        openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(no_devices)?;
         for (to, name) in mounts::LINKS {
             symlinkat(to, &dev, name)?;
         }
@@ -197,6 +198,12 @@ impl Guests {
         let _ = std::fs::remove_dir(&self.aside);
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Why a device that was just made cannot be used.
+fn no_devices(error: Errno) -> io::Error {
+    let place = "put the store (COOPER_CACHE_DIR) on a volume or a local disk that is not mounted with `nodev`";
+    io::Error::other(format!("a device in the root cannot be opened: {error}; {place}"))
 }
 
 /// The mode of something, its owner and its group.

@@ -93,10 +93,10 @@ fn files(spec: &Spec, directory: &Path) -> io::Result<Vec<Bound>> {
                 rustix::mount::mount("tmpfs", &made, "tmpfs", flags, options.as_c_str())?;
                 (made, target, false)
             }
-            Mount::Overlay { lowers, upper, work, target } => {
+            Mount::Overlay { lowers, upper, work, target, read_only } => {
                 fs::create_dir(&made)?;
                 root::overlay(lowers, upper, work, &made, spec.level)?;
-                (made, target, false)
+                (made, target, *read_only)
             }
         };
         bound.push(Bound { source: source.display().to_string(), target: target.clone(), read_only });
