@@ -155,7 +155,12 @@ impl Shared {
         let (index, told) = blocking(move || {
             let mut unpacked = job.unpack(&new, reader, true, None, &spool)?;
             let index = unpacked.index.take().ok_or_else(|| Error::internal("a layer without an index"))?;
-            let told = if unpacked.leads_elsewhere { Vec::new() } else { job.finish(&new, unpacked)? };
+            if unpacked.leads_elsewhere {
+                // It is of no use alone; the index is.
+                return Ok((index, Vec::new()));
+            }
+            let told = job.finish(&new, unpacked)?;
+            new.finish()?;
             Ok((index, told))
         })
         .await?;
