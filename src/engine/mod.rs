@@ -1,5 +1,6 @@
 //! What can build an image.
 
+pub mod auto;
 mod build_args;
 pub mod docker;
 pub mod doctor;
@@ -8,6 +9,7 @@ mod opened;
 
 use async_trait::async_trait;
 
+use self::auto::AutoEngine;
 use self::docker::DockerEngine;
 use self::native::NativeEngine;
 use crate::environment::Environment;
@@ -45,13 +47,12 @@ pub struct EngineInfo {
 }
 
 /// The engine for a request. Connects to nothing yet.
-///
-/// `Auto` is the best of the engines that work here; so far there is one.
 pub fn select(spec: &EngineSpec, environment: Environment) -> Box<dyn Engine> {
     let environment = environment.with_cache(spec.cache_dir.as_deref(), spec.cache_size.as_deref());
     match spec.kind {
         EngineKind::Native => Box::new(NativeEngine::new(environment)),
-        EngineKind::Auto | EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
+        EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
+        EngineKind::Auto => Box::new(AutoEngine::new(spec.clone(), environment)),
     }
 }
 

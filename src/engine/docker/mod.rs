@@ -71,6 +71,11 @@ struct Made {
     totals: Totals,
 }
 
+/// Whether a request asks for what no builder of a daemon does.
+pub(super) fn refuses(request: &BuildRequest) -> bool {
+    refuse::check(request).is_err()
+}
+
 impl DockerEngine {
     /// An engine that will look for its daemon as `spec` and the environment say. Connects to nothing yet.
     pub fn new(spec: EngineSpec, environment: Environment) -> Self {

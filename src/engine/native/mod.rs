@@ -58,12 +58,19 @@ use self::shared::Shared;
 /// Builds in this process.
 pub struct NativeEngine {
     environment: Arc<Environment>,
+    reason: String,
 }
 
 impl NativeEngine {
     /// An engine that has done nothing yet.
     pub fn new(environment: Environment) -> Self {
-        Self { environment: Arc::new(environment) }
+        Self { environment: Arc::new(environment), reason: "it was asked for".into() }
+    }
+
+    /// The same, chosen for another reason than that somebody asked for it.
+    #[must_use]
+    pub fn for_reason(self, reason: &str) -> Self {
+        Self { reason: reason.to_owned(), ..self }
     }
 
     /// The job with the user's Docker config behind the caller's credentials.
@@ -86,7 +93,7 @@ impl NativeEngine {
     async fn run(&self, request: &BuildRequest, job: &Job, started: Instant) -> Result<Outcome> {
         request.validate()?;
         options::check(request)?;
-        announce(job).await;
+        announce(&self.reason, job).await;
         let shared = self.shared(request, job).await?;
         let built = plan::build(&shared).await?;
         let build_seconds = started.elapsed().as_secs_f64() - shared.opened.seconds;
@@ -149,13 +156,13 @@ impl Engine for NativeEngine {
     }
 }
 
-async fn announce(job: &Job) {
+async fn announce(reason: &str, job: &Job) {
     let event = Event::Engine {
         engine: "cooper".into(),
         endpoint: "this process".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         builder: "native".into(),
-        reason: "it was asked for".into(),
+        reason: reason.to_owned(),
     };
     job.events.send(event).await;
 }

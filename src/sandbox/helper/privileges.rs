@@ -50,7 +50,8 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
 }
 
 /// Names of limits, and their numbers.
-const LIMITS: [(&str, u32); 15] = [
+const LIMITS: [(&str, u32); 16] = [
+    ("as", libc::RLIMIT_AS),
     ("core", libc::RLIMIT_CORE),
     ("cpu", libc::RLIMIT_CPU),
     ("data", libc::RLIMIT_DATA),
