@@ -306,6 +306,27 @@ async fn manifests_are_pushed_and_looked_at() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_seen_late_is_waited_for() {
+    for (refused, works) in [(3, true), (usize::MAX, false)] {
+        let is = |seen: &Seen| seen.is("PUT", "/manifests/");
+        let fake = Fake::lying(move |seen, before| {
+            let count = before.iter().filter(|seen| is(seen)).count();
+            (is(seen) && count < refused).then(|| refusal(400, "MANIFEST_BLOB_UNKNOWN"))
+        })
+        .await;
+        let bytes = Bytes::from_static(b"{}");
+        let pushed = fake.client().push_manifest(&fake.name("app:1"), OCI_MANIFEST, bytes.clone()).await;
+        if works {
+            assert_eq!((pushed.unwrap(), fake.seen().len()), (Digest::of(&bytes), 4));
+        } else {
+            let error = pushed.unwrap_err();
+            assert!(error.to_string().contains("MANIFEST_BLOB_UNKNOWN"), "{error}");
+            assert_eq!(fake.seen().len(), quick().tries as usize);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_registry_says_is_cleaned() {
     let body = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"\u001b[2Jgone\nand so on"}]}"#;
     let lie = Lie::Answer(400, Vec::new(), body.into());

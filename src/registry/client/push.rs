@@ -7,7 +7,8 @@ use tokio::io::AsyncRead;
 
 use super::host::{Ask, Host, Read};
 use super::pull::{Found, content_digest, mismatch, name};
-use super::refusal::MAX_BODY;
+use super::refusal::{MAX_BODY, lacks_blob};
+use super::retry::{Retry, asked};
 use super::scope::Scope;
 use super::upload::{Session, Uploading};
 use crate::digest::Digest;
@@ -141,15 +142,30 @@ impl Host {
         let scopes = vec![Scope::push(reference.repository())];
         let mut ask = Ask::new(Method::PUT, url, scopes, reference).header(header::CONTENT_TYPE, media_type);
         ask.body = bytes;
-        let answer = self.read(&ask, MAX_BODY).await?;
-        if !answer.status.is_success() {
-            return Err(self.push_refusal(reference, answer.status, &answer.body));
-        }
+        let answer = self.put_manifest(&ask).await?;
         let found = match content_digest(&answer.headers) {
             Some(found) => found,
             None => self.digest_of_pushed(reference).await?,
         };
         if found == digest { Ok(digest) } else { Err(mismatch(reference, &digest.to_string(), found.to_string())) }
+    }
+
+    /// Puts a manifest, again where the registry says that it lacks a blob of it: all are there by now, but some registries
+    /// do not see one while another client sends the same (docker-registry writes the link of a blob in place), or see it
+    /// later.
+    async fn put_manifest(&self, ask: &Ask<'_>) -> Result<Read> {
+        let mut retry = Retry::new(self.limits);
+        loop {
+            let answer = self.read(ask, MAX_BODY).await?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            let wait = if lacks_blob(&answer.body) { retry.failed(asked(&answer.headers)) } else { None };
+            let Some(wait) = wait else {
+                return Err(self.push_refusal(ask.reference, answer.status, &answer.body));
+            };
+            tokio::time::sleep(wait).await;
+        }
     }
 
     async fn digest_of_pushed(&self, reference: &Reference) -> Result<Digest> {

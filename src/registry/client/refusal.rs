@@ -34,6 +34,12 @@ pub(super) fn words(body: &[u8]) -> String {
     shown(&said)
 }
 
+/// Whether a refusal of a manifest says that the registry lacks something that the manifest names.
+pub(super) fn lacks_blob(body: &[u8]) -> bool {
+    let lacks = |entry: &Entry| matches!(entry.code.as_str(), Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"));
+    serde_json::from_slice::<Errors>(body).is_ok_and(|said| said.errors.iter().any(lacks))
+}
+
 fn line(entry: &Entry) -> String {
     let code = entry.code.as_str().unwrap_or_default();
     let message = entry.message.as_str().unwrap_or_default();
@@ -68,5 +74,12 @@ mod tests {
         assert_eq!(words(b"upstream\n failed\x07"), "upstream failed");
         assert_eq!(words(&[b'x'; 2000]).len(), MAX_SHOWN + 3);
         assert_eq!(words(br#"{"errors":[{"code":1}]}"#), "");
+    }
+
+    #[test]
+    fn a_blob_that_is_lacking_is_one_of_many_reasons() {
+        assert!(lacks_blob(br#"{"errors":[{"code":"DIGEST_INVALID"},{"code":"MANIFEST_BLOB_UNKNOWN","detail":"x"}]}"#));
+        assert!(!lacks_blob(br#"{"errors":[{"code":"MANIFEST_INVALID"}]}"#));
+        assert!(!lacks_blob(b"MANIFEST_BLOB_UNKNOWN"));
     }
 }
