@@ -4,6 +4,9 @@ A context of many small files is built and pushed to a registry on the loopback:
 changed, and again with one file changed. Each round uses new content, so that "first" is never served from a cache.
 Printed and written as JSON: medians in seconds, and their ratios.
 
+Where `buildctl` is installed and `BUILDKIT_HOST` names a BuildKit, that takes part too, each build from its client's start
+to its end.
+
     eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/build.py --files 5000 --rounds 3
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 import uuid
@@ -57,6 +61,35 @@ def component(cls: type[Any], config: Any, kind: Any) -> Any:
     )
 
 
+class BuildctlContext:
+    """A context as the builders' interface has it, for a client that reads folders alone."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.files: dict[str, str] = {}
+
+    def add_file(self, source: str, destination: str) -> None:
+        """Keeps a text to be written outside of the root."""
+        self.files[destination] = source
+
+
+class Buildctl:
+    """BuildKit by its own client, in the place of an image builder."""
+
+    build_context_class = BuildctlContext
+
+    def build(self, image: str, context: BuildctlContext, _options: None, _registry: Any) -> str:
+        """Builds and pushes."""
+        with tempfile.TemporaryDirectory(prefix="cooper-bench-") as folder:
+            for name, text in context.files.items():
+                Path(folder, name).write_text(text)
+            folders = ["--local", f"context={context.root}", "--local", f"dockerfile={folder}"]
+            output = ["--output", f"type=image,name={image},push=true"]
+            command = ["buildctl", "build", "--frontend", "dockerfile.v0", *folders, *output]
+            subprocess.run(command, check=True, capture_output=True)
+        return image
+
+
 def builders() -> dict[str, Any]:
     """The image builders that are compared, by name."""
     from zenml.enums import StackComponentType
@@ -66,10 +99,12 @@ def builders() -> dict[str, Any]:
 
     native, ours = NativeImageBuilderFlavor(), DockerImageBuilderFlavor()
     kind = StackComponentType.IMAGE_BUILDER
+    buildkit = {"buildctl": Buildctl()} if shutil.which("buildctl") and os.environ.get("BUILDKIT_HOST") else {}
     return {
         "local": component(LocalImageBuilder, LocalImageBuilderConfig(), kind),
         "cooper": component(native.implementation_class, native.config_class(), kind),
         "cooper_docker": component(ours.implementation_class, ours.config_class(), kind),
+        **buildkit,
     }
 
 
