@@ -1,10 +1,12 @@
 //! Making trees and opening contexts.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cooper::cancel::Cancel;
@@ -55,7 +57,17 @@ pub(crate) fn in_child(name: &str, wrap: impl FnOnce(&Path, &[&str]) -> Command,
     let program = dir.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = wrap(&program, &["--exact", name]);
-    let output = command.env(CHILD, "1").current_dir("/").output().unwrap();
+    command.env(CHILD, "1").current_dir("/");
+    let output = loop {
+        match command.output() {
+            // Another thread started a process while the copy was open for writing, and that has it open until it runs its
+            // program.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            output => break output.unwrap(),
+        }
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
