@@ -1,5 +1,6 @@
 //! Archives of a context: the same bytes for the same context, on every machine and for every number of threads.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
@@ -189,7 +190,25 @@ impl Context {
     /// shrinks or goes away is a `ContextChanged`, one that grows is cut. Fails with `ContextRead` where a file cannot be
     /// read, with `ContextWrite` where `out` fails, and with `Interrupted`; what was written by then is no archive.
     pub fn pack(&self, options: impl Into<PackOptions>, out: &mut dyn Write, cancel: &Cancel) -> Result<Packed> {
-        let options = options.into();
+        self.pack_into(options.into(), out, None, cancel)
+    }
+
+    /// The same into a file, from where it is. Big files go into a plain archive without a detour through this process, if no
+    /// digest is wanted.
+    pub fn pack_to_file(&self, options: impl Into<PackOptions>, file: &File, cancel: &Cancel) -> Result<Packed> {
+        let mut out = file;
+        // What goes into a pipe in the kernel is the file's own memory, which may change before it is read.
+        let plain = file.metadata().is_ok_and(|found| found.is_file());
+        self.pack_into(options.into(), &mut out, plain.then_some(file), cancel)
+    }
+
+    fn pack_into(
+        &self,
+        options: PackOptions,
+        out: &mut dyn Write,
+        file: Option<&File>,
+        cancel: &Cancel,
+    ) -> Result<Packed> {
         let merged = self.with_further(&options.also)?;
         let tree = merged.as_ref().unwrap_or(&self.tree);
         let threads = pack::threads(options.threads);
@@ -198,7 +217,7 @@ impl Context {
         let mut notices = Vec::new();
         let (bytes_out, digest) = match options.format {
             Format::Zip => zip::write(&job, out, &mut notices)?,
-            _ => tar::write(&job, options.codec(), out)?,
+            _ => tar::write(&job, options.codec(), out, file)?,
         };
         Ok(Packed {
             files: tree.summary().files,
@@ -212,8 +231,8 @@ impl Context {
 
     /// Writes an archive to a file, which appears (or replaces the old one) when it is complete, or not at all.
     pub fn pack_to_path(&self, options: impl Into<PackOptions>, path: &Path, cancel: &Cancel) -> Result<Packed> {
-        let mut file = TemporaryFile::create(path)?;
-        let packed = self.pack(options, &mut file, cancel)?;
+        let file = TemporaryFile::create(path)?;
+        let packed = self.pack_to_file(options, file.file(), cancel)?;
         file.keep()?;
         Ok(packed)
     }

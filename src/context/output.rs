@@ -91,6 +91,11 @@ impl TemporaryFile {
         }
     }
 
+    /// What is written to.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Gives the file its name.
     pub(super) fn keep(mut self) -> Result<()> {
         if let Some(temporary) = &self.temporary {
@@ -98,16 +103,6 @@ impl TemporaryFile {
             self.temporary = None;
         }
         Ok(())
-    }
-}
-
-impl Write for TemporaryFile {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.file.write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 

@@ -1,18 +1,20 @@
 //! Reading the content of an entry.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::Stat;
+use rustix::fs::{Stat, sendfile};
 use rustix::io::{Errno, pread};
 
 use super::entry::{Entry, Kind, Source};
+use super::output::write_error;
 use super::root::Root;
 use crate::error::{Error, Result};
+use crate::pack::Buffers;
 
 /// The content of one regular file: exactly [`size`](Self::size) bytes, or an error.
 ///
@@ -139,6 +141,32 @@ impl EntryReader {
         }
         // The buffer may have had more room than asked for, and the file more content.
         buffer.truncate(end);
+        Ok(())
+    }
+
+    /// Writes a part of the content to a file; no longer than a buffer.
+    ///
+    /// Between files on disk the kernel copies. Where it does not, it is not asked why: the rest is read and written, which
+    /// fails with the right error if it must.
+    pub(super) fn copy_to(&self, mut to: &File, offset: u64, length: u64, buffers: &Buffers) -> Result<()> {
+        let (mut at, end) = (offset, offset + length);
+        if let Content::Disk { file, .. } = &self.content {
+            while at < end {
+                let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+                // The call moves `at`.
+                match sendfile(to, file, Some(&mut at), left) {
+                    Ok(1..) | Err(Errno::INTR) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
+        }
+        if at < end {
+            let mut buffer = buffers.take();
+            let rest = usize::try_from(end - at).map_err(|_| Error::internal("a part is too big"))?;
+            self.append_to(&mut buffer, at, rest)?;
+            to.write_all(&buffer).map_err(write_error)?;
+            buffers.give(buffer);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! takes. Owners are 0:0 without names, times are all the same, and there are no sparse files: the bytes of an archive
 //! depend on the content alone.
 
+use std::fs::File;
 use std::io::Write;
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -22,23 +23,39 @@ use crate::pack::{BLOCK, Buffers, Codec, Output, ROOM, UNIT, pad, pipeline};
 /// The longest name that fits a header; one byte less than the field, since some readers want a NUL.
 const NAME: usize = 99;
 
-/// Writes the archive of a job; its size, and its digest if that is wanted.
-pub(super) fn write(job: &Job<'_>, codec: Codec, out: &mut dyn Write) -> Result<(u64, Option<Digest>)> {
+/// Writes the archive of a job; its size, and its digest if that is wanted. `file` is what `out` writes to, if that is one.
+pub(super) fn write(
+    job: &Job<'_>,
+    codec: Codec,
+    out: &mut dyn Write,
+    file: Option<&File>,
+) -> Result<(u64, Option<Digest>)> {
     let plan = Plan { job, entries: job.tree.entries().peekable(), big: None, ended: false };
     let buffers = Buffers::new(ROOM);
+    // A byte that nobody looks at need not pass through this process.
+    let file = file.filter(|_| matches!(codec, Codec::Plain) && !job.options.digest);
     let worker = || {
         let (mut encoder, buffers) = (codec.encoder()?, &buffers);
         Ok(move |work: Work| {
+            let work = match work {
+                Work::Part(part) if file.is_some() => return Ok(Made::Part(part)),
+                work => work,
+            };
             let mut unit = buffers.take();
             render(job, &work, &mut unit)?;
-            encoder.encode(unit, buffers)
+            encoder.encode(unit, buffers).map(Made::Bytes)
         })
     };
-    let work = |output: &mut Output<'_, '_>| pipeline::run(job.threads, plan, worker, |unit| output.write(unit));
+    let work = |output: &mut Output<'_, '_>| {
+        pipeline::run(job.threads, plan, worker, |made| match made {
+            Made::Bytes(unit) => output.write(unit),
+            Made::Part(part) => output.copy(|file| part.copy(job, file, &buffers)),
+        })
+    };
     if job.options.digest {
         Output::hashed(out, &buffers, write_error, work).map(|(bytes, digest)| (bytes, Some(digest)))
     } else {
-        Output::counted(out, &buffers, write_error, work).map(|bytes| (bytes, None))
+        Output::counted(out, file, &buffers, write_error, work).map(|bytes| (bytes, None))
     }
 }
 
@@ -47,9 +64,25 @@ enum Work {
     /// Some entries, whole.
     Entries(Vec<Entry>),
     /// A part of a big file.
-    Part { file: Arc<EntryReader>, head: Vec<u8>, offset: u64, length: u64 },
+    Part(Part),
     /// What ends an archive.
     End,
+}
+
+/// A part of a big file, with the header before its first byte and the padding behind its last.
+struct Part {
+    file: Arc<EntryReader>,
+    head: Vec<u8>,
+    offset: u64,
+    length: u64,
+}
+
+/// A unit that is made.
+enum Made {
+    /// The bytes that go out.
+    Bytes(Vec<u8>),
+    /// A part that is copied as it is.
+    Part(Part),
 }
 
 /// Cuts the list of entries into units. The cuts depend on names and sizes only.
@@ -108,7 +141,7 @@ impl Plan<'_> {
         if end < file.size() {
             self.big = Some((Arc::clone(&file), end));
         }
-        Work::Part { file, head, offset, length }
+        Work::Part(Part { file, head, offset, length })
     }
 }
 
@@ -128,14 +161,12 @@ fn render(job: &Job<'_>, work: &Work, unit: &mut Vec<u8>) -> Result<()> {
     job.cancel.check()?;
     match work {
         Work::End => unit.resize(2 * BLOCK, 0),
-        Work::Part { file, head, offset, length } => {
-            let count = usize::try_from(*length).map_err(|_| Error::internal("a unit is too big"))?;
-            unit.extend_from_slice(head);
-            file.append_to(unit, *offset, count)?;
-            job.count(*length);
-            if offset + length == file.size() {
-                pad(unit, count);
-            }
+        Work::Part(part) => {
+            let count = usize::try_from(part.length).map_err(|_| Error::internal("a unit is too big"))?;
+            unit.extend_from_slice(&part.head);
+            part.file.append_to(unit, part.offset, count)?;
+            job.count(part.length);
+            pad(unit, part.padded());
         }
         Work::Entries(entries) => {
             for entry in entries {
@@ -145,6 +176,27 @@ fn render(job: &Job<'_>, work: &Work, unit: &mut Vec<u8>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+impl Part {
+    /// After how many bytes padding follows: none of it behind a part that is not the last one.
+    fn padded(&self) -> usize {
+        let ends = self.offset + self.length == self.file.size();
+        // Only what is over a whole number of blocks matters.
+        if ends { usize::try_from(self.length % BLOCK as u64).unwrap_or_default() } else { 0 }
+    }
+
+    /// Writes it to a file, and says how many bytes that were.
+    fn copy(&self, job: &Job<'_>, mut to: &File, buffers: &Buffers) -> Result<u64> {
+        job.cancel.check()?;
+        let mut behind = Vec::new();
+        pad(&mut behind, self.padded());
+        to.write_all(&self.head).map_err(write_error)?;
+        self.file.copy_to(to, self.offset, self.length, buffers)?;
+        to.write_all(&behind).map_err(write_error)?;
+        job.count(self.length);
+        Ok(self.head.len() as u64 + self.length + behind.len() as u64)
+    }
 }
 
 fn push_entry(job: &Job<'_>, entry: &Entry, unit: &mut Vec<u8>) -> Result<()> {

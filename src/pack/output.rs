@@ -1,5 +1,6 @@
 //! Where an archive goes: counted and hashed on the way.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
@@ -52,6 +53,8 @@ pub(crate) struct Output<'a, 'scope> {
     out: &'a mut dyn Write,
     bytes: u64,
     hasher: Option<Hasher<'scope>>,
+    /// The file that `out` writes to, if it is known to be one and nothing is hashed.
+    file: Option<&'a File>,
     /// Where blocks go that are written.
     buffers: &'a Buffers,
     /// What an error of the writer is.
@@ -68,7 +71,7 @@ impl<'a> Output<'a, '_> {
     ) -> Result<(u64, Digest)> {
         std::thread::scope(|scope| {
             let hasher = Some(Hasher::start(scope, buffers));
-            let mut output = Output { out, bytes: 0, hasher, buffers, failed };
+            let mut output = Output { out, bytes: 0, hasher, file: None, buffers, failed };
             work(&mut output)?;
             let (bytes, hasher) = output.end()?;
             let digest = hasher.map(Hasher::finish).transpose()?;
@@ -76,14 +79,15 @@ impl<'a> Output<'a, '_> {
         })
     }
 
-    /// Lets `work` write, and returns how many bytes it wrote.
+    /// Lets `work` write, and returns how many bytes it wrote. `file` is what `out` writes to, if that is a file.
     pub(crate) fn counted(
         out: &'a mut dyn Write,
+        file: Option<&'a File>,
         buffers: &'a Buffers,
         failed: fn(io::Error) -> Error,
         work: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<u64> {
-        let mut output = Self { out, bytes: 0, hasher: None, buffers, failed };
+        let mut output = Self { out, bytes: 0, hasher: None, file, buffers, failed };
         work(&mut output)?;
         output.end().map(|(bytes, _)| bytes)
     }
@@ -98,6 +102,13 @@ impl<'scope> Output<'_, 'scope> {
         self.out.write_all(&block).map_err(self.failed)?;
         self.bytes += block.len() as u64;
         give_back(self.buffers, block);
+        Ok(())
+    }
+
+    /// Lets `copy` write to the file by itself, if there is one; it says how many bytes it wrote.
+    pub(crate) fn copy(&mut self, copy: impl FnOnce(&File) -> Result<u64>) -> Result<()> {
+        let file = self.file.ok_or_else(|| Error::internal("there is no file to copy to"))?;
+        self.bytes += copy(file)?;
         Ok(())
     }
 

@@ -152,7 +152,7 @@ pub(super) fn context_pack<'py>(
             let cancel = given.job.cancel.clone();
             let packed = match target {
                 Target::Path(path) => context.pack_to_path(options, &path, &cancel),
-                Target::File(mut file) => context.pack(options, &mut file, &cancel),
+                Target::File(file) => context.pack_to_file(options, &file, &cancel),
                 Target::Object => context.pack(options, &mut given.output, &cancel),
             }?;
             Ok((packed, context.overview(&cancel)?))

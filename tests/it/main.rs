@@ -18,6 +18,7 @@ mod context_oracle;
 mod context_race;
 mod context_report;
 mod context_support;
+mod context_to_file;
 mod context_tree;
 mod context_why;
 mod copied_changes;
