@@ -1,0 +1,168 @@
+"""Times RUN: what it costs beside the command itself, how long a base takes to be unpacked, and ZenML's own image.
+
+Three questions, each answered in one run with its peers, as medians and ratios:
+
+- `overhead`: ten `RUN true`, none of them cached, on a base that is unpacked already; seconds for each command. Peers:
+  BuildKit (`buildctl`, where BUILDKIT_HOST names one, whose cache is emptied), and the Docker daemon.
+- `unpack`: a base that is in no store and in no cache, until a command has run on it. Peers: `docker pull` of the same
+  base, and BuildKit with an empty cache.
+- `zenml`: the image that ZenML builds by default, `pip install` of zenml included, with nothing cached but the base.
+
+    eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/run.py --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+COOPER = str(Path(sys.executable).with_name("cooper"))
+COMMANDS = 10
+ZENML = "zenml[local]==0.98.0"
+
+
+class Peer:
+    """Something that builds from a folder with a Dockerfile, and keeps nothing of the result but its cache."""
+
+    def __init__(self, name: str, command: list[str], forget: Callable[[], object]) -> None:
+        self.name = name
+        self.command = command
+        self.forget = forget
+
+    def build(self, folder: Path) -> float:
+        """Wall seconds of one build."""
+        start = time.perf_counter()
+        ended = subprocess.run(
+            [part.replace("{}", str(folder)) for part in self.command], capture_output=True, text=True
+        )
+        if ended.returncode != 0:
+            raise SystemExit(f"{self.name} failed:\n{ended.stderr[-3000:]}")
+        return time.perf_counter() - start
+
+
+def peers(store: Path) -> list[Peer]:
+    """Whoever is here."""
+    os.environ["COOPER_CACHE_DIR"] = str(store)
+    found = [
+        Peer(
+            "cooper",
+            [COOPER, "build", "--engine", "native", "--progress", "quiet", "-o", "type=image", "-t", "bench:run", "{}"],
+            lambda: shutil.rmtree(store, ignore_errors=True),
+        )
+    ]
+    if shutil.which("buildctl") and os.environ.get("BUILDKIT_HOST"):
+        folders = ["--local", "context={}", "--local", "dockerfile={}"]
+        command = ["buildctl", "build", "--frontend", "dockerfile.v0", *folders]
+        found.append(Peer("buildctl", command, lambda: run("buildctl", "prune", "--all")))
+    found.append(
+        Peer(
+            "docker",
+            [COOPER, "build", "--engine", "docker", "--progress", "quiet", "-t", "cooper-bench:run", "{}"],
+            lambda: None,
+        )
+    )
+    return found
+
+
+def run(*command: str) -> None:
+    """Runs a program whose output nobody needs."""
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def project(text: str) -> Path:
+    """A folder with a Dockerfile."""
+    folder = Path(tempfile.mkdtemp(prefix="cooper-bench-"))
+    (folder / "Dockerfile").write_text(text)
+    return folder
+
+
+def overhead(base: str, peer: Peer) -> float:
+    """Seconds that a command takes which does nothing."""
+    folder = project(f"FROM {base}\n")
+
+    def build(commands: int) -> float:
+        marker = uuid.uuid4().hex
+        lines = "".join(f"RUN true {marker} {number}\n" for number in range(commands))
+        (folder / "Dockerfile").write_text(f"FROM {base}\n{lines}")
+        return peer.build(folder)
+
+    build(1)
+    one = build(1)
+    return max(build(1 + COMMANDS) - one, 0.0) / COMMANDS
+
+
+def unpack(base: str, peer: Peer) -> float:
+    """Seconds from an empty store to the end of a first command."""
+    peer.forget()
+    return peer.build(project(f"FROM {base}\nRUN true {uuid.uuid4().hex}\n"))
+
+
+def pull(base: str) -> float:
+    """Seconds of a `docker pull` of a base that the daemon does not have."""
+    subprocess.run(["docker", "rmi", "--force", base], capture_output=True, check=False)
+    start = time.perf_counter()
+    run("docker", "pull", "--quiet", base)
+    return time.perf_counter() - start
+
+
+def zenml_image(base: str, peer: Peer) -> float:
+    """Seconds of ZenML's default image on a base that is there already."""
+    peer.build(project(f"FROM {base}\nRUN true\n"))
+    requirement = f"{ZENML}\n# {uuid.uuid4().hex}\n"
+    folder = project(
+        f"FROM {base}\nWORKDIR /app\nCOPY requirements.txt .\n"
+        "RUN pip install --no-cache-dir --default-timeout=60 -r requirements.txt\n"
+        "ENV ZENML_ENABLE_REPO_INIT_WARNINGS=False\nENV ZENML_CONFIG_PATH=/app/.zenconfig\nRUN chmod -R a+rw .\n"
+    )
+    (folder / "requirements.txt").write_text(requirement)
+    return peer.build(folder)
+
+
+def main() -> None:
+    """Measures, prints a table, and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("overhead", "unpack", "zenml"), action="append")
+    parser.add_argument("--json", type=Path, default=Path(".bench/run.json"))
+    arguments = parser.parse_args()
+    base = os.environ["COOPER_TEST_PYTHON"]
+    store = Path(tempfile.mkdtemp(prefix="cooper-bench-store-"))
+    found = peers(store)
+    questions: dict[str, dict[str, Callable[[], float]]] = {
+        "overhead": {peer.name: lambda peer=peer: overhead(base, peer) for peer in found},  # type: ignore[misc]
+        "unpack": {
+            **{peer.name: lambda peer=peer: unpack(base, peer) for peer in found if peer.name != "docker"},  # type: ignore[misc]
+            "docker pull": lambda: pull(base),
+        },
+        "zenml": {peer.name: lambda peer=peer: zenml_image(base, peer) for peer in found},  # type: ignore[misc]
+    }
+    results: dict[str, dict[str, list[float]]] = {}
+    try:
+        for question, ways in questions.items():
+            if arguments.only and question not in arguments.only:
+                continue
+            # In turns, so that whatever else the machine does happens to all.
+            times = [{name: way() for name, way in ways.items()} for _ in range(arguments.rounds)]
+            results[question] = {name: [turn[name] for turn in times] for name in ways}
+            ours = statistics.median(results[question]["cooper"])
+            for name, seconds in results[question].items():
+                median = statistics.median(seconds)
+                print(f"{question:<10} {name:<12} {median:9.3f} s  {median / ours:6.1f}x", flush=True)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
