@@ -147,3 +147,28 @@ async fn an_agent_is_there_for_the_one_command() {
         assert_eq!(bed.fail_with(|_| {}).await.0.code(), "ssh-unavailable", "{level}");
     }
 }
+
+#[tokio::test]
+async fn caches_travel_with_the_registry_cache() {
+    use cooper::request::{BuildRequest, CacheMode, CacheSpec, RegistryCache};
+    let dockerfile = "RUN --mount=type=cache,target=/cache,mode=0700 echo here >> /cache/log && chmod 600 /cache/log\nARG N\n\
+        RUN --mount=type=cache,target=/cache,mode=0700 echo $N; cat /cache/log && stat -c '%a' /cache /cache/log\n";
+    let name = crate::docker_bed::fresh("caches");
+    let cache = RegistryCache { mode: Some(CacheMode::Max), ..RegistryCache::at(name.parse().unwrap()) };
+    let mounts = RegistryCache { attributes: [("mounts".to_owned(), "true".to_owned())].into(), ..cache.clone() };
+    let export = |request: &mut BuildRequest| request.options.cache_to = vec![CacheSpec::Registry(mounts)];
+    RunBed::new("root", dockerfile, &[]).build_with(export).await;
+    for level in LEVELS {
+        // Another store, and another form of it.
+        let bed = RunBed::new(level, dockerfile, &[]);
+        let (done, events) = bed
+            .try_with(|request| {
+                request.options.cache_from = vec![CacheSpec::Registry(cache.clone())];
+                request.options.build_args.insert("N".into(), Some(level.into()));
+            })
+            .await;
+        done.unwrap_or_else(|error| panic!("{level}: {error:?}"));
+        let said = printed(&events);
+        assert!(said.contains(&format!("{level}\nhere\n700\n600\n")), "{level}: {said}");
+    }
+}

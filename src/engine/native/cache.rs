@@ -56,6 +56,36 @@ pub(super) struct Contents {
     /// What is in layers, by diff id.
     #[serde(default)]
     pub(super) indexes: BTreeMap<String, Descriptor>,
+    /// What commands keep in cache mounts, by what these are known by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) mounts: BTreeMap<String, KeptMount>,
+}
+
+/// What a registry keeps of a cache mount: a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptMount {
+    /// What it is called, for people.
+    pub(super) name: String,
+    /// The digest of the layer, as it is compressed.
+    pub(super) digest: Digest,
+    /// Its size in bytes.
+    pub(super) size: u64,
+    /// `gzip`, `zstd` or `none`.
+    pub(super) compression: String,
+    /// The digest of its tar archive.
+    pub(super) diff_id: Digest,
+}
+
+impl KeptMount {
+    pub(super) fn new(layer: &Layer, name: &str) -> Self {
+        let Record { digest, size, compression, diff_id, .. } = Record::new(layer, layer.diff_id, 0, "");
+        Self { name: name.to_owned(), digest, size, compression, diff_id }
+    }
+
+    /// Its descriptor in the manifest of a cache.
+    pub(super) fn descriptor(&self) -> Descriptor {
+        Record::layer_of(&self.digest, self.size, &self.compression, self.diff_id).descriptor
+    }
 }
 
 /// A cache that was read from a registry.
@@ -91,13 +121,18 @@ impl Record {
     }
 
     pub(super) fn layer(&self, sources: Vec<Source>) -> Layer {
-        let compression = match self.compression.as_str() {
+        Layer { sources, ..Self::layer_of(&self.digest, self.size, &self.compression, self.diff_id) }
+    }
+
+    /// A layer by what is known of it.
+    pub(super) fn layer_of(digest: &Digest, size: u64, compression: &str, diff_id: Digest) -> Layer {
+        let compression = match compression {
             "none" => Compression::None,
             "zstd" => Compression::Zstd,
             _ => Compression::Gzip,
         };
-        let descriptor = Descriptor::new(Family::Oci.layer(compression), self.digest, self.size);
-        Layer { descriptor, diff_id: self.diff_id, sources }
+        let descriptor = Descriptor::new(Family::Oci.layer(compression), *digest, size);
+        Layer { descriptor, diff_id, sources: Vec::new() }
     }
 }
 
@@ -178,6 +213,13 @@ impl Cache {
     /// What this build used or made.
     pub(super) fn seen(&self) -> BTreeMap<Digest, Record> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// What a registry has of a cache mount, and where.
+    pub(super) fn mount(&self, id: &Digest) -> Option<(KeptMount, Reference)> {
+        let found =
+            |cache: &Imported| Some((cache.contents.mounts.get(&id.to_string())?.clone(), cache.repository.clone()));
+        self.imported.iter().find_map(found)
     }
 
     /// What a registry knows of a layer; nothing where it cannot be had.

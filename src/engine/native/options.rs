@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::share::MOUNTS;
 use crate::error::{Error, Result};
 use crate::request::{BuildOptions, BuildRequest, BuilderChoice, CacheSpec};
 
 /// Attributes of a registry cache that say what is so anyway: a manifest of OCI's media types, which every registry takes.
-const CACHE_ATTRIBUTES: &[(&str, &str)] = &[("oci-mediatypes", "true"), ("image-manifest", "true")];
+const CACHE_ATTRIBUTES: &[(&str, &str)] = &[
+    ("oci-mediatypes", "true"),
+    ("image-manifest", "true"),
+    // Whether what commands keep in cache mounts is part of it.
+    (MOUNTS, "true"),
+    (MOUNTS, "false"),
+];
 
 /// Fails with `Unsupported` for the first option that would be without an effect. Those that matter to RUN alone (`network`,
 /// `add-host`, `shm-size`, `ulimit`, `secret`, `ssh`) are for whatever runs it. Fails with `InvalidOption` for a sandbox, a runtime
@@ -73,7 +80,7 @@ fn cache(cache: &CacheSpec) -> Option<Refused> {
 fn attribute(attributes: &BTreeMap<String, String>) -> Option<Refused> {
     let unknown = attributes.iter().find(|(key, value)| !CACHE_ATTRIBUTES.contains(&(key, value)));
     unknown.map(|(key, _)| {
-        let reason = "a cache in a registry has `ref`, `mode` and `ignore-error`".to_owned();
+        let reason = "a cache in a registry has `ref`, `mode`, `ignore-error` and `mounts`".to_owned();
         (format!("serve `{key}` of a cache as it is given"), reason)
     })
 }
@@ -127,7 +134,7 @@ mod tests {
         r#""network": "host""#,
         r#""add-host": "a:::1""#,
         r#""cache-from": ["a", "type=registry,ref=b"]"#,
-        r#""cache-to": "type=registry,ref=b,mode=max,ignore-error=true,image-manifest=true""#,
+        r#""cache-to": "type=registry,ref=b,mode=max,ignore-error=true,image-manifest=true,mounts=true""#,
         r#""secret": "id=a,env=A""#,
         r#""ssh": "default""#,
         r#""build-context": "a=b""#,

@@ -1,11 +1,12 @@
 //! Results of steps in a registry, for colleagues: a manifest whose configuration is a list of records, and whose layers are
-//! what the steps made and what is known of bases. Every registry keeps it, and collects no layer of it as garbage.
+//! what the steps made, what is known of bases, and, if that is wanted, what commands keep in cache mounts. Every registry keeps
+//! it, and collects no layer of it as garbage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use super::cache::{CACHE_CONFIG, CACHE_INDEX, Contents, Record, import};
+use super::cache::{CACHE_CONFIG, CACHE_INDEX, Contents, KeptMount, Record, import};
 use super::layer::Layer;
 use super::plan::Built;
 use super::product::Product;
@@ -23,6 +24,9 @@ use crate::request::{BuildOptions, CacheMode, CacheSpec, RegistryCache};
 const MOST_RECORDS: usize = 500;
 /// Manifests of more layers are refused by some registries.
 const MOST_LAYERS: usize = 1000;
+
+/// The attribute of a cache that says whether cache mounts go there.
+pub(super) const MOUNTS: &str = "mounts";
 
 /// The caches that are read.
 pub(super) fn sources(options: &BuildOptions) -> Vec<Reference> {
@@ -62,6 +66,8 @@ async fn export_to(shared: &Shared, built: &Built, product: &Product, cache: &Re
     contents.records.extend(new.map(|(key, record)| (key.to_string(), record)));
     forget_old(&mut contents.records);
     let indexes = indexes(shared, &layers, &kept, &mut contents).await?;
+    let mounts = if takes_mounts(cache) { shared.travelling().await? } else { Vec::new() };
+    contents.mounts.extend(mounts.iter().map(|mount| (mount.id.to_string(), mount.kept.clone())));
     if contents == before {
         return Ok(());
     }
@@ -70,10 +76,18 @@ async fn export_to(shared: &Shared, built: &Built, product: &Product, cache: &Re
             push_layer(shared, layer, to).await?;
         }
     }
+    for mount in &mounts {
+        push_layer(shared, &mount.layer, to).await?;
+    }
     for (descriptor, bytes) in indexes {
         push_bytes(shared, &descriptor, bytes, to).await?;
     }
     write(shared, &contents, to).await
+}
+
+/// Whether what commands keep in cache mounts goes there too.
+fn takes_mounts(cache: &RegistryCache) -> bool {
+    cache.attributes.get(MOUNTS).is_some_and(|value| value == "true")
 }
 
 /// The layers of all stages, by their digests.
@@ -127,6 +141,7 @@ async fn write(shared: &Shared, contents: &Contents, to: &Reference) -> Result<(
         .values()
         .map(|record| record.layer(Vec::new()).descriptor)
         .chain(contents.indexes.values().cloned())
+        .chain(contents.mounts.values().map(KeptMount::descriptor))
         .map(|descriptor| (descriptor.digest, descriptor))
         .collect();
     let manifest = Manifest::new(Family::Oci, config, layers.into_values().collect());

@@ -316,7 +316,8 @@ impl Sink for Writer {
             linked => linked.map_err(|error| self.failed(path, error))?,
         }
         if !self.clear(path, was, false)? {
-            return folders::remove(self.folders.root(), OsStr::new(&self.linking)).map_err(|error| self.failed(path, error));
+            return folders::remove(self.folders.root(), OsStr::new(&self.linking))
+                .map_err(|error| self.failed(path, error));
         }
         self.files += 1;
         let root = self.folders.root().try_clone_to_owned();

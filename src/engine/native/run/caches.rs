@@ -11,6 +11,7 @@ use super::super::key::Key;
 use super::super::shared::Shared;
 use super::inputs::{Bound, Inputs};
 use super::machine::Machine;
+use super::travel;
 use crate::digest::Digest;
 use crate::dockerfile::instruction::{Mount, MountKind, Sharing};
 use crate::dockerfile::paths;
@@ -40,6 +41,8 @@ struct Beginning {
 /// One cache mount of a command.
 struct Wanted<'a> {
     mount: &'a Mount,
+    /// What it is called.
+    name: String,
     key: CacheKey,
     beginning: Beginning,
 }
@@ -60,7 +63,7 @@ fn wanted<'a>(mount: &'a RunMount, bound: Option<&Bound>, namespace: &str, form:
         owner: attributes.map_or((0, 0), |(_, uid, gid)| (uid.unwrap_or(0), gid.unwrap_or(0))),
         bound: bound.filter(|_| attributes.is_none()).cloned(),
     };
-    Wanted { mount, key: CacheKey { id: digest, form: form.to_owned() }, beginning }
+    Wanted { mount, name: id, key: CacheKey { id: digest, form: form.to_owned() }, beginning }
 }
 
 /// Who may use a directory at the same time. One of which a part is mounted is not shared: nobody is to put a link into its
@@ -96,6 +99,7 @@ impl Shared {
                 None => Box::pin(self.cache(machine, &wanted)).await?,
             };
             in_use.insert(wanted.key.id, Arc::clone(&directory));
+            self.note_cache(wanted.key.id, &wanted.name);
             let source = directory.path();
             let part = wanted.mount.source.clone();
             let source = blocking(move || part.map_or(Ok(source.clone()), |part| inside(&source, &part))).await?;
@@ -122,11 +126,16 @@ impl Shared {
             }
             Some(bound) => vec![Box::pin(self.directory_of(machine, bound)).await?],
         };
+        let travelled = self.travelled(&wanted.key.id).await;
         let (own, machine, cancel) = (Arc::clone(&directory), Arc::clone(machine), self.job.cancel.clone());
         let Beginning { mode, owner, .. } = wanted.beginning;
         blocking(move || {
             let Some(new) = own.or_new(&cancel)? else { return Ok(()) };
             machine.task(&Task::Remove { paths: vec![new.path()] }, &cancel)?;
+            if let Some(travelled) = travelled {
+                travel::fill(&machine, &new, travelled, (mode, owner), &cancel)?;
+                return new.finish();
+            }
             machine.make_directory(new.path(), mode, owner, &cancel)?;
             if !layers.is_empty() {
                 machine.task(&Task::Copy { layers, to: new.path() }, &cancel)?;

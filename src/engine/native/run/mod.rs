@@ -20,10 +20,12 @@ mod output;
 mod roots;
 mod secrets;
 mod stand;
+mod travel;
 mod work;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -33,6 +35,7 @@ use super::shared::{Once, Shared};
 use super::stage::Builder;
 use super::why::Trace;
 use crate::buildkit::agents::Agents;
+use crate::digest::Digest;
 use crate::dockerfile::Step;
 use crate::dockerfile::step::RunStep;
 use crate::engine::blocking;
@@ -61,6 +64,8 @@ pub(super) struct Runs {
     agents: OnceCell<Agents>,
     trees: Once<Tree>,
     unpacking: Semaphore,
+    /// The caches that were used, and what they are called.
+    caches: Mutex<BTreeMap<Digest, String>>,
     told_copies: AtomicBool,
     /// Whether commands are expected to run, so that layers which have to be read are best unpacked.
     pub(super) expected: AtomicBool,
@@ -77,6 +82,7 @@ impl Runs {
             agents: OnceCell::new(),
             trees: Once::new(),
             unpacking: Semaphore::new(threads.max(LEAST_AT_ONCE)),
+            caches: Mutex::default(),
             told_copies: AtomicBool::new(false),
             expected: AtomicBool::new(false),
         }
