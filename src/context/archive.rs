@@ -190,7 +190,7 @@ impl Context {
     /// shrinks or goes away is a `ContextChanged`, one that grows is cut. Fails with `ContextRead` where a file cannot be
     /// read, with `ContextWrite` where `out` fails, and with `Interrupted`; what was written by then is no archive.
     pub fn pack(&self, options: impl Into<PackOptions>, out: &mut dyn Write, cancel: &Cancel) -> Result<Packed> {
-        self.pack_into(options.into(), out, None, cancel)
+        self.pack_into(&options.into(), out, None, cancel)
     }
 
     /// The same into a file, from where it is. Big files go into a plain archive without a detour through this process, if no
@@ -199,12 +199,12 @@ impl Context {
         let mut out = file;
         // What goes into a pipe in the kernel is the file's own memory, which may change before it is read.
         let plain = file.metadata().is_ok_and(|found| found.is_file());
-        self.pack_into(options.into(), &mut out, plain.then_some(file), cancel)
+        self.pack_into(&options.into(), &mut out, plain.then_some(file), cancel)
     }
 
     fn pack_into(
         &self,
-        options: PackOptions,
+        options: &PackOptions,
         out: &mut dyn Write,
         file: Option<&File>,
         cancel: &Cancel,
@@ -212,7 +212,7 @@ impl Context {
         let merged = self.with_further(&options.also)?;
         let tree = merged.as_ref().unwrap_or(&self.tree);
         let threads = pack::threads(options.threads);
-        let job = Job { context: self, tree, options: &options, cancel, threads, bytes_in: AtomicU64::new(0) };
+        let job = Job { context: self, tree, options, cancel, threads, bytes_in: AtomicU64::new(0) };
         cancel.check()?;
         let mut notices = Vec::new();
         let (bytes_out, digest) = match options.format {

@@ -84,12 +84,15 @@ pub async fn examine(
     }
     let mut native = native::doctor::examine(spec, registry, environment, job).await?;
     native.attempts = report.attempts;
-    native.findings.insert(0, super::doctor::Finding {
-        check: "daemon",
-        status: Status::Ok,
-        text: "no Docker or Podman daemon answers: builds run in this process".into(),
-        advice: None,
-    });
+    native.findings.insert(
+        0,
+        super::doctor::Finding {
+            check: "daemon",
+            status: Status::Ok,
+            text: "no Docker or Podman daemon answers: builds run in this process".into(),
+            advice: None,
+        },
+    );
     Ok(native)
 }
 

@@ -18,7 +18,7 @@ fn options(format: Format) -> PackOptions {
 }
 
 fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at % 251 ^ at / 1000 % 256) as u8).collect()
+    (0..size).map(|at| u8::try_from((at % 251) ^ (at / 1000 % 4)).unwrap()).collect()
 }
 
 /// Packs into a file that has some bytes already.
@@ -49,12 +49,12 @@ fn a_file_gets_the_same_archive() {
     for format in Format::ALL {
         let options = PackOptions { also: vec![extra("extra", &content)], ..options(format) };
         let mut expected = Vec::new();
-        let context = open_dir(dir.path());
-        let packed = context.pack(options.clone(), &mut expected, &Cancel::new()).unwrap();
+        let folder = open_dir(dir.path());
+        let packed = folder.pack(options.clone(), &mut expected, &Cancel::new()).unwrap();
         assert_eq!(packed.bytes_out, expected.len() as u64);
         // The kernel copies nothing into a file that is open for appending.
         for append in [false, true] {
-            let (other, bytes) = into_file(&context, options.clone(), append);
+            let (other, bytes) = into_file(&folder, options.clone(), append);
             assert!(bytes == expected, "{} {append}", format.name());
             assert_eq!(other, packed);
         }

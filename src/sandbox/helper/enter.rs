@@ -121,7 +121,8 @@ fn map_ids(child: &mut UnixStream, pid: Pid, level: Level, map: &IdMap) -> Resul
 }
 
 fn lines(ranges: &[IdRange]) -> String {
-    ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count)).collect()
+    let lines = ranges.iter().map(|range| format!("{} {} {}", range.inside, range.outside, range.count));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn write_maps(proc: &str, level: Level, map: &IdMap) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+#[allow(clippy::wildcard_imports, reason = "the names of nearly all system calls")]
 use libc::{c_long, *};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,

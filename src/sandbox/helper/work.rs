@@ -76,21 +76,22 @@ pub(super) fn attempt(control: &UnixStream, level: Level, directory: &Path) -> A
 
 /// Starts a child and waits for what it reports. If nobody waits for this process any more, child and process end.
 pub(super) fn in_child(control: &UnixStream, namespaces: libc::c_int, child: impl FnOnce(&UnixStream)) -> Answer {
-    let started = || -> io::Result<_> {
-        let (ours, theirs) = UnixStream::pair()?;
-        match sys::clone(namespaces)? {
-            Some(child) => Ok(Some((ours, child))),
-            None => {
-                drop(ours);
-                child(&theirs);
-                sys::exit(255)
-            }
-        }
+    let failed = |error| Answer::Failed(Failure::setup("start a process", error));
+    let (ours, theirs) = match UnixStream::pair() {
+        Ok(pair) => pair,
+        Err(error) => return failed(error),
     };
-    match started() {
-        Ok(Some((report, child))) => wait_for_report(control, &report, child),
-        Ok(None) => sys::exit(255),
-        Err(error) => Answer::Failed(Failure::setup("start a process", error)),
+    match sys::clone(namespaces) {
+        Ok(Some(process)) => {
+            drop(theirs);
+            wait_for_report(control, &ours, process)
+        }
+        Ok(None) => {
+            drop(ours);
+            child(&theirs);
+            sys::exit(255)
+        }
+        Err(error) => failed(error),
     }
 }
 
@@ -128,8 +129,8 @@ fn do_task(task: &Task) -> Result<TaskAnswer, Error> {
     };
     match task {
         Task::Remove { paths } => {
-            let removed = paths.iter().map(|path| (path, folders::remove_all(path)));
-            match removed.filter_map(|(path, removed)| removed.err().map(|error| (path, error))).next() {
+            let mut removed = paths.iter().map(|path| (path, folders::remove_all(path)));
+            match removed.find_map(|(path, removed)| removed.err().map(|error| (path, error))) {
                 Some((path, error)) => Err(store(path, "remove a directory")(error)),
                 None => Ok(TaskAnswer::Done),
             }
@@ -162,7 +163,7 @@ fn make_directory(path: &Path, mode: u32, (uid, gid): (u32, u32)) -> io::Result<
     use rustix::fs::{CWD, Gid, Mode, Uid, chmod, chownat};
     match mounts::make_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
+        result => result?,
     }
     let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match chownat(CWD, path, owner, group, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {

@@ -54,12 +54,11 @@ impl Shared {
                 let key = CacheKey { id, form: machine.form.key() };
                 pack(&store, &machine, &key, &cancel)
             });
-            match packed.await? {
-                Some(layer) => all.push(Travelling { id, kept: KeptMount::new(&layer, &name), layer }),
-                None => {
-                    let message = format!("the cache mount `{name}` is in use and was not exported");
-                    self.job.events.send(Event::Notice { message }).await;
-                }
+            if let Some(layer) = packed.await? {
+                all.push(Travelling { id, kept: KeptMount::new(&layer, &name), layer });
+            } else {
+                let message = format!("the cache mount `{name}` is in use and was not exported");
+                self.job.events.send(Event::Notice { message }).await;
             }
         }
         Ok(all)
