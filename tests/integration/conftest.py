@@ -94,3 +94,11 @@ def project(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of a machine that has never built."""
+    folder = tmp_path / "store"
+    monkeypatch.setenv("COOPER_CACHE_DIR", str(folder))
+    return folder
