@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tests.conftest import SecuredRegistry
 
 KILLS = 100
-# Docker's classic builder builds stages that nothing needs, and loses the setuid bit of a file with two names.
-BUILDKIT_ONLY = ("stages", "run")
+# Docker's classic builder builds stages that nothing needs.
+BUILDKIT_ONLY = ("stages",)
 BUILDERS = 8
 
 
@@ -61,7 +61,13 @@ def test_the_image_is_that_of_docker(
     else:
         _reference(root, theirs, options, {"DOCKER_BUILDKIT": "0"})
     assert config(ours) == config(theirs)
-    assert tree(ours) == tree(theirs)
+    expected = tree(theirs)
+    if docker("info", "--format", "{{.Driver}}").strip() == "fuse-overlayfs":
+        # It loses the setuid bit of a file of a lower layer that gets another name.
+        lost = [path for path, found in tree(ours).items() if found[1].startswith("0o104") and case == "run"]
+        assert sorted(lost) == (["hard", "made"] if case == "run" else [])
+        expected |= {path: (expected[path][0], "0o104755", *expected[path][2:]) for path in lost}
+    assert tree(ours) == expected
 
 
 @pytest.mark.usefixtures("store")
