@@ -7,6 +7,7 @@
 
 mod advice;
 mod client;
+mod emulate;
 mod helper;
 mod idmap;
 mod level;

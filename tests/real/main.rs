@@ -12,6 +12,7 @@ mod docker_bed;
 mod docker_build;
 mod docker_compare;
 mod docker_doctor;
+mod emulate;
 mod image_load;
 #[allow(dead_code, reason = "what tests of builds without commands need is there too")]
 #[path = "../it/native_bed.rs"]

@@ -24,7 +24,12 @@ impl Owners {
     /// or under another name.
     pub(super) fn of(&self, item: &Item, lower: Option<&Node>, stayed: bool) -> (u32, u32) {
         let Self::Emulated { command, inodes } = self else { return (item.uid, item.gid) };
-        if let Some(owner) = item.owner.or_else(|| inodes.get(&item.inode).copied()) {
+        let noted = match item.kind {
+            // An inode with the same number may have been a link before.
+            ItemKind::File { .. } | ItemKind::Dir { .. } => item.owner,
+            _ => inodes.get(&item.inode).copied(),
+        };
+        if let Some(owner) = noted {
             return owner;
         }
         let lower = lower.filter(|lower| is_alike(item, lower));

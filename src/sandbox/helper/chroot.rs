@@ -227,7 +227,7 @@ fn start(spec: &Spec, place: &Place) -> Result<(Pid, UnixStream), Failure> {
     let _ = setsid();
     let entered = fchdir(place.root()).and_then(|()| rustix::process::chroot("."));
     let failure = match entered.and_then(|()| rustix::process::chdir("/")) {
-        Ok(()) => command::become_command(spec),
+        Ok(()) => command::become_command(spec, None),
         Err(error) => Failure::setup("change the root", error),
     };
     let _ = send(&theirs, &failure);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -15,7 +16,7 @@ use super::super::level::Level;
 use super::super::protocol::Failure;
 use super::super::spec::{Process, Spec};
 use super::seccomp::Filters;
-use super::{privileges, sys};
+use super::{calls, privileges, sys};
 
 /// Where programs are looked for without a PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,14 +27,16 @@ const NOT_EXECUTABLE: i32 = 126;
 
 /// Becomes the command. Comes back only with a failure to set it up; a program that cannot be executed ends the process with the
 /// status that a shell would give, and a line on its standard error.
-pub(super) fn become_command(spec: &Spec) -> Failure {
-    match set_up(spec) {
+///
+/// Where owners are emulated, `parent` gets what has to answer this process's calls from then on.
+pub(super) fn become_command(spec: &Spec, parent: Option<&UnixStream>) -> Failure {
+    match set_up(spec, parent) {
         Ok(()) => execute(&spec.process),
         Err(failure) => failure,
     }
 }
 
-fn set_up(spec: &Spec) -> Result<(), Failure> {
+fn set_up(spec: &Spec, parent: Option<&UnixStream>) -> Result<(), Failure> {
     let Process { cwd, uid, gid, groups, .. } = &spec.process;
     let failed = |action: &'static str| move |error: io::Error| Failure::setup(action, error);
     sys::reset_signals();
@@ -66,12 +69,19 @@ fn set_up(spec: &Spec) -> Result<(), Failure> {
     } else if *uid == 0 {
         privileges::drop_capabilities().map_err(failed("drop capabilities"))?;
     }
-    sys::close_on_exec(3).map_err(failed("close files"))
+    sys::close_on_exec(3).map_err(failed("close files"))?;
+    match parent {
+        Some(parent) if spec.level == Level::Single && *uid == 0 => {
+            calls::announce(parent).map_err(failed("emulate owners"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where there is one id only, it becomes that of the command's user, in a namespace of its own.
 fn own_ids(uid: u32, gid: u32) -> io::Result<()> {
-    if (uid, gid) == (0, 0) {
+    if uid == 0 {
+        // It has root's rights, and is told of its groups by what emulates them.
         return Ok(());
     }
     // Else its own files in /proc are not this process's; a program that is executed sets it anew.

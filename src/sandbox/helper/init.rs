@@ -11,16 +11,19 @@ use rustix::process::{
     setsid, wait,
 };
 
+use super::super::emulate::Emulator;
 use super::super::outcome::{Exit, Finished};
 use super::super::protocol::{Answer, Failure, send};
-use super::super::spec::{Network, Spec};
-use super::place::Place;
-use super::{command, mounts, root, runtime, sys};
+use super::super::spec::{Network, Process, Root, Spec};
+use super::place::{Place, open};
+use super::{calls, command, mounts, root, runtime, sys};
 
 /// Runs a command as the first process of new namespaces. What comes of it goes to `report`. Does not come back.
 pub(super) fn run(spec: &Spec, report: &UnixStream) -> ! {
+    // The root is mounted over it.
+    let upper = upper(spec);
     let place = if spec.runtime.is_some() { runtime::set_up(spec) } else { set_up(spec) };
-    let answer = match place.and_then(|place| start(spec, place, report)) {
+    let answer = match place.and_then(|place| start(spec, place, upper, report)) {
         Ok(finished) => Answer::Finished(finished),
         Err(failure) => Answer::Failed(failure),
     };
@@ -44,24 +47,39 @@ fn set_up(spec: &Spec) -> Result<Place, Failure> {
     Ok(place)
 }
 
-fn start(spec: &Spec, mut place: Place, report: &UnixStream) -> Result<Finished, Failure> {
+/// The upper directory of a root.
+fn upper(spec: &Spec) -> Option<OwnedFd> {
+    match &spec.root {
+        Root::Overlay { upper, .. } => open(upper).ok(),
+        Root::Directory(_) => None,
+    }
+}
+
+fn start(spec: &Spec, mut place: Place, upper: Option<OwnedFd>, report: &UnixStream) -> Result<Finished, Failure> {
     let signals = sys::child_signals().map_err(|error| Failure::setup("wait for processes", error))?;
+    let (ours, childs) = UnixStream::pair().map_err(|error| Failure::setup("start a process", error))?;
     let Some(child) = sys::clone(0).map_err(|error| Failure::setup("start a process", error))? else {
         let failure = match &spec.runtime {
             Some(runtime) => runtime::become_runtime(spec, runtime),
-            None => command::become_command(spec),
+            None => command::become_command(spec, Some(&childs)),
         };
         let _ = send(report, &Answer::Failed(failure));
         sys::exit(255)
     };
-    let exit = wait_for(child, &signals).map_err(|error| Failure::setup("wait for the command", error))?;
+    drop(childs);
+    let Process { gid, groups, .. } = &spec.process;
+    let emulator = calls::take(&ours)
+        .and_then(|listener| listener.map(|listener| Emulator::new(listener, upper, *gid, groups.clone())).transpose());
+    let mut emulator = emulator.map_err(|error| Failure::setup("emulate owners", error))?;
+    let exit = wait_for(child, &signals, emulator.as_mut());
+    let exit = exit.map_err(|error| Failure::setup("wait for the command", error))?;
     end_all();
     place.clean();
-    Ok(Finished { exit, owners: Vec::new() })
+    Ok(Finished { exit, owners: emulator.map(Emulator::into_owners).unwrap_or_default() })
 }
 
-/// Waits for a child, and for whatever else ends meanwhile.
-fn wait_for(child: Pid, signals: &OwnedFd) -> io::Result<Exit> {
+/// Waits for a child, and for whatever else ends meanwhile. Answers calls until then.
+fn wait_for(child: Pid, signals: &OwnedFd, mut emulator: Option<&mut Emulator>) -> io::Result<Exit> {
     let mut buffer = [0; 1024];
     loop {
         while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
@@ -69,14 +87,45 @@ fn wait_for(child: Pid, signals: &OwnedFd) -> io::Result<Exit> {
                 return Ok(exit_of(status));
             }
         }
-        match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        serve_until(signals, emulator.as_deref_mut())?;
         match read(signals, &mut buffer) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Answers calls until there is a signal.
+fn serve_until(signals: &OwnedFd, mut emulator: Option<&mut Emulator>) -> io::Result<()> {
+    loop {
+        let signal = PollFd::new(signals, PollFlags::IN);
+        let (signalled, calls) = match &emulator {
+            Some(emulator) => {
+                let mut both = [signal, PollFd::from_borrowed_fd(emulator.as_fd(), PollFlags::IN)];
+                await_one(&mut both)?;
+                (!both[0].revents().is_empty(), both[1].revents())
+            }
+            None => {
+                await_one(&mut [signal])?;
+                (true, PollFlags::empty())
+            }
+        };
+        match &mut emulator {
+            Some(emulator) if calls.contains(PollFlags::IN) => emulator.serve()?,
+            // Nobody is left who could call.
+            Some(_) if !calls.is_empty() => emulator = None,
+            _ => {}
+        }
+        if signalled {
+            return Ok(());
+        }
+    }
+}
+
+fn await_one(files: &mut [PollFd<'_>]) -> io::Result<()> {
+    match poll(files, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

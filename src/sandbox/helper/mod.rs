@@ -9,6 +9,7 @@
 //! to be killed with its parent.
 
 mod bundle;
+mod calls;
 mod chroot;
 mod command;
 mod enter;
