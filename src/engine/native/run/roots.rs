@@ -170,7 +170,8 @@ impl Shared {
 
     async fn tell_left_out(&self, layer: &Layer, told: Vec<String>) {
         let name = &layer.diff_id.hex()[..12];
-        for line in told {
+        // Commands have a `/dev` of their own.
+        for line in told.into_iter().filter(|line| !line.starts_with("`dev/")) {
             let message = format!("the layer {name} was not unpacked as it is: {line}");
             self.job.events.send(Event::Notice { message }).await;
         }
