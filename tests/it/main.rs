@@ -64,6 +64,7 @@ mod rootfs_unpack;
 mod rootfs_view;
 mod sources;
 mod store;
+mod store_caches;
 mod store_processes;
 mod store_prune;
 mod store_trees;
