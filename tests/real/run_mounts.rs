@@ -88,8 +88,7 @@ async fn caches_stay_and_are_in_no_layer() {
         let done = done.unwrap_or_else(|error| panic!("{level}: {error:?}"));
         let said = printed(&events);
         assert_eq!(said.matches("x1\nx2\n").count(), 2, "{level}: {said}");
-        let owner = if level == "single" { "0:0" } else { "1000:1000" };
-        assert!(said.contains(&format!("750 {owner}\n")), "{level}: {said}");
+        assert!(said.contains("750 1000:1000\n"), "{level}: {said}");
         assert_eq!(last_layer(&done).keys().collect::<Vec<_>>(), ["n"], "{level}");
         let store = cooper::store::Store::open(&bed.bed.store().join("store")).unwrap();
         let usage = store.usage(&cooper::cancel::Cancel::new()).unwrap();
@@ -136,7 +135,7 @@ async fn an_agent_is_there_for_the_one_command() {
     let dockerfile = "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo $SSH_AUTH_SOCK && stat -c '%a' $SSH_AUTH_SOCK\n\
         RUN --mount=type=ssh,id=other test -n \"$SSH_AUTH_SOCK\" && test ! -e $SSH_AUTH_SOCK\n\
         RUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n";
-    for level in LEVELS.into_iter().filter(|level| *level != "chroot") {
+    for level in LEVELS {
         let bed = RunBed::new(level, dockerfile, &[]);
         let spec = SshSpec { id: "default".into(), paths: vec![path.clone()] };
         let (done, events) = bed.try_with(|request| request.options.ssh = vec![spec]).await;

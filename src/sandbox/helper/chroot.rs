@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, makedev, mkdirat, mknodat, openat, renameat, symlinkat,
+    CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, linkat, makedev, mkdirat, mknodat, openat, renameat,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, fchdir, kill_process, set_child_subreaper, setsid, wait};
@@ -153,6 +154,11 @@ impl Guests {
                 self.directory(target, attributes(upper)?, &lowest_first)
             }
             Mount::Bind { source, target, read_only } => {
+                if std::os::unix::fs::FileTypeExt::is_socket(&source.symlink_metadata()?.file_type()) {
+                    // Another name of it is as good.
+                    let (parent, name) = self.room(target)?;
+                    return Ok(linkat(CWD, source, &parent, &name, rustix::fs::AtFlags::empty())?);
+                }
                 if !source.is_dir() {
                     let (mode, uid, gid) = attributes(source)?;
                     return self.file(target, &std::fs::read(source)?, mode, (uid, gid));

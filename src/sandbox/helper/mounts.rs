@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, fchmod, fchown, openat, symlinkat};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fchmod, fchown, fsetxattr, openat, symlinkat};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
 use rustix::thread::{Gid, Uid};
 
@@ -15,6 +15,7 @@ use super::super::protocol::Failure;
 use super::super::spec::{Mount, Network, Spec};
 use super::place::{Kind, Place, kind_of, open, reach};
 use super::root;
+use crate::rootfs::OWNER;
 
 /// Devices that every command has (runc `AllowedDevices`).
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -167,11 +168,16 @@ impl Memory {
 
 /// Gives a file its owner and its mode.
 pub(super) fn dress(file: &std::fs::File, mode: u32, owner: (u32, u32)) -> io::Result<()> {
-    if owner != (0, 0) {
+    if owner != (0, 0) && fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))).is_err() {
         // Where there is one id, everything is the user's.
-        let _ = fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+        note_owner(file, owner);
     }
     Ok(fchmod(file, Mode::from_raw_mode(mode))?)
+}
+
+/// Notes an owner that cannot be given, for what tells commands of owners. Not every file system keeps it.
+pub(super) fn note_owner(file: impl AsFd, (uid, gid): (u32, u32)) {
+    let _ = fsetxattr(file, OWNER, format!("{uid}:{gid}").as_bytes(), XattrFlags::empty());
 }
 
 fn network_files(place: &mut Place, spec: &Spec, memory: &mut Memory) -> io::Result<()> {

@@ -167,8 +167,9 @@ fn make_directory(path: &Path, mode: u32, (uid, gid): (u32, u32)) -> io::Result<
     }
     let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match chownat(CWD, path, owner, group, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-        // The id is none of this namespace's: where there is one, everything is its.
-        Ok(()) | Err(Errno::INVAL) => {}
+        Ok(()) => {}
+        // The id is none of this namespace's: where there is one, it is noted.
+        Err(Errno::INVAL) => mounts::note_owner(std::fs::File::open(path)?, (uid, gid)),
         Err(error) => return Err(error.into()),
     }
     Ok(chmod(path, Mode::from_raw_mode(mode))?)
