@@ -49,13 +49,13 @@ pub(super) fn write(
     let work = |output: &mut Output<'_, '_>| {
         pipeline::run(job.threads, plan, worker, |made| match made {
             Made::Bytes(unit) => output.write(unit),
-            Made::Part(part) => output.copy(|file| part.copy(job, file, &buffers)),
+            Made::Part(part) => output.past(|| part.copy(job, file, &buffers)),
         })
     };
     if job.options.digest {
         Output::hashed(out, &buffers, write_error, work).map(|(bytes, digest)| (bytes, Some(digest)))
     } else {
-        Output::counted(out, file, &buffers, write_error, work).map(|bytes| (bytes, None))
+        Output::counted(out, &buffers, write_error, work).map(|bytes| (bytes, None))
     }
 }
 
@@ -187,8 +187,9 @@ impl Part {
     }
 
     /// Writes it to a file, and says how many bytes that were.
-    fn copy(&self, job: &Job<'_>, mut to: &File, buffers: &Buffers) -> Result<u64> {
+    fn copy(&self, job: &Job<'_>, to: Option<&File>, buffers: &Buffers) -> Result<u64> {
         job.cancel.check()?;
+        let mut to = to.ok_or_else(|| Error::internal("there is no file to copy to"))?;
         let mut behind = Vec::new();
         pad(&mut behind, self.padded());
         to.write_all(&self.head).map_err(write_error)?;

@@ -1,6 +1,5 @@
 //! Where an archive goes: counted and hashed on the way.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
@@ -53,8 +52,6 @@ pub(crate) struct Output<'a, 'scope> {
     out: &'a mut dyn Write,
     bytes: u64,
     hasher: Option<Hasher<'scope>>,
-    /// The file that `out` writes to, if it is known to be one and nothing is hashed.
-    file: Option<&'a File>,
     /// Where blocks go that are written.
     buffers: &'a Buffers,
     /// What an error of the writer is.
@@ -71,7 +68,7 @@ impl<'a> Output<'a, '_> {
     ) -> Result<(u64, Digest)> {
         std::thread::scope(|scope| {
             let hasher = Some(Hasher::start(scope, buffers));
-            let mut output = Output { out, bytes: 0, hasher, file: None, buffers, failed };
+            let mut output = Output { out, bytes: 0, hasher, buffers, failed };
             work(&mut output)?;
             let (bytes, hasher) = output.end()?;
             let digest = hasher.map(Hasher::finish).transpose()?;
@@ -79,15 +76,14 @@ impl<'a> Output<'a, '_> {
         })
     }
 
-    /// Lets `work` write, and returns how many bytes it wrote. `file` is what `out` writes to, if that is a file.
+    /// Lets `work` write, and returns how many bytes it wrote.
     pub(crate) fn counted(
         out: &'a mut dyn Write,
-        file: Option<&'a File>,
         buffers: &'a Buffers,
         failed: fn(io::Error) -> Error,
         work: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<u64> {
-        let mut output = Self { out, bytes: 0, hasher: None, file, buffers, failed };
+        let mut output = Self { out, bytes: 0, hasher: None, buffers, failed };
         work(&mut output)?;
         output.end().map(|(bytes, _)| bytes)
     }
@@ -105,10 +101,12 @@ impl<'scope> Output<'_, 'scope> {
         Ok(())
     }
 
-    /// Lets `copy` write to the file by itself, if there is one; it says how many bytes it wrote.
-    pub(crate) fn copy(&mut self, copy: impl FnOnce(&File) -> Result<u64>) -> Result<()> {
-        let file = self.file.ok_or_else(|| Error::internal("there is no file to copy to"))?;
-        self.bytes += copy(file)?;
+    /// Lets `write` write past this, to where `out` writes; it says how many bytes that were. Only where nothing is hashed.
+    pub(crate) fn past(&mut self, write: impl FnOnce() -> Result<u64>) -> Result<()> {
+        if self.hasher.is_some() {
+            return Err(Error::internal("what is hashed was written past the hasher"));
+        }
+        self.bytes += write()?;
         Ok(())
     }
 
