@@ -152,7 +152,7 @@ def test_du_on_a_terminal(project: Path) -> None:
     assert max(map(len, plain.splitlines())) <= 60
     assert "\x1b" not in on_a_terminal("context", "du", NO_COLOR="1")
     assert "\x1b" not in on_a_terminal("context", "du", TERM="dumb")
-    ascii_only = on_a_terminal("context", "du", PYTHONIOENCODING="ascii")
+    ascii_only = on_a_terminal("context", "du", NO_COLOR="", PYTHONIOENCODING="ascii")
     assert "################    |- \x1b[1mmodels/" in ascii_only.replace("\x1b[36m", "").replace("\x1b[0m", "")
 
 
