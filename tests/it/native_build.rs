@@ -92,6 +92,20 @@ async fn mistakes_have_a_place() {
 }
 
 #[tokio::test]
+async fn a_directory_is_no_base() {
+    let bed = Bed::new(&[("Dockerfile", "FROM scratch AS one\nFROM base\nCOPY a /\n"), ("a", "1")]);
+    for source in ["/nonexistent", "/usr", "https://example.com/context.git"] {
+        let error = bed
+            .fail_with(|request| {
+                request.options.build_contexts.insert("base".into(), source.into());
+            })
+            .await;
+        assert_eq!((error.code(), error.location().unwrap().line), ("step-unsupported", 2), "{source}");
+        assert!(error.to_string().contains("`COPY --from=base . /`"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_folded_says_why() {
     let bed = Bed::new(&[("Dockerfile", "FROM scratch\nWORKDIR /app\nCOPY a .\nRUN chmod -R a+rw .\n"), ("a", "1")]);
     let (error, events) = bed.fail_and_tell().await;

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::stage::{Builder, Stage, Surroundings, place};
 use crate::dockerfile::{Action, Config, Dockerfile, Evaluated, Inputs, Origin, Plan, Span, StageId, Start, Step};
 use crate::engine::build_args;
-use crate::error::{Error, Result};
+use crate::error::{Error, Location, Result};
 use crate::outcome::StepOutcome;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -72,6 +72,7 @@ async fn look_up(
     let mut wanted: BTreeMap<(Origin, String), (Platform, Span)> = BTreeMap::new();
     for id in plan.needed() {
         let (node, span) = (&plan.nodes()[id], file.stages()[id].head.span);
+        refuse_directory(shared, &node.base, || place(file.source(), span))?;
         let base = (node.base.clone(), platform(plan, &target, id));
         let uses = node.uses.iter().map(|origin| (origin.clone(), target.clone()));
         for (origin, platform) in std::iter::once(base).chain(uses) {
@@ -111,6 +112,20 @@ async fn look_up(
     let any = !found.is_empty();
     images.extend(found);
     Ok(any)
+}
+
+/// A stage begins with an image. BuildKit makes one of a directory that `--build-context` names; here that is an error, and not
+/// an image without what is in it.
+fn refuse_directory(shared: &Shared, base: &Origin, place: impl FnOnce() -> Location) -> Result<()> {
+    let Origin::Context(name) = base else { return Ok(()) };
+    if is_image_context(shared, base) {
+        return Ok(());
+    }
+    let message = format!(
+        "the build context `{name}` is no image, and a stage of this engine begins with one; \
+         `FROM scratch` and `COPY --from={name} . /` take a directory"
+    );
+    Err(Error::StepUnsupported { location: Box::new(place()), message })
 }
 
 /// Whether a named context is an image.
