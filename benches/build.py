@@ -4,8 +4,8 @@ A context of many small files is built and pushed to a registry on the loopback:
 changed, and again with one file changed. Each round uses new content, so that "first" is never served from a cache.
 Printed and written as JSON: medians in seconds, and their ratios.
 
-Where `buildctl` is installed and `BUILDKIT_HOST` names a BuildKit, that takes part too, each build from its client's start
-to its end.
+Where `buildctl` is installed and `BUILDKIT_HOST` names a BuildKit, that takes part too, each build from its client's
+start to its end.
 
     eval "$(scripts/testbed env .testbed)" && .venv/bin/python benches/build.py --files 5000 --rounds 3
 """
