@@ -4,11 +4,16 @@ It must be in the environment before anything imports zenml, hence at import.
 """
 
 import datetime
+import gzip
 import importlib
+import io
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
+import urllib.request
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +23,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
+NATIVE = "zenml_cooper.flavors.NativeImageBuilderFlavor"
+MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 _HOME = tempfile.TemporaryDirectory(prefix="cooper-zenml-")
 ISOLATED = {
@@ -169,6 +177,89 @@ def zenml_image(python_image: str, registry: str) -> str:
     subprocess.run(["docker", "build", "--tag", name, "-"], input=dockerfile, text=True, check=True)
     subprocess.run(["docker", "push", "--quiet", name], check=True)
     return name
+
+
+@pytest.fixture(scope="module")
+def native_stack(empty_zenml: "Zenml", registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The active stack: the flavor `cooper`, `local_docker`, the plain registry."""
+    # What ZenML keeps in the folder changes all the time.
+    (empty_zenml.directory / ".dockerignore").write_text("config\nstores\n**/__pycache__\n")
+    cache = tmp_path_factory.mktemp("cache")
+    empty_zenml("image-builder", "flavor", "register", NATIVE)
+    empty_zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/native")
+    empty_zenml("orchestrator", "register", "containers", "--flavor=local_docker")
+    empty_zenml("image-builder", "register", "cooper", "--flavor=cooper", "--progress=plain", f"--cache_dir={cache}")
+    empty_zenml(
+        "stack", "register", "native", "-o", "containers", "-a", "default", "-c", "plain", "-i", "cooper", "--set"
+    )
+    return "native"
+
+
+def fetch(image: str, kind: str, digest: str) -> bytes:
+    """A manifest or a blob of an image, out of its registry."""
+    name = image.partition("@")[0]
+    registry, _, repository = name.partition("/")
+    address = f"http://{registry}/v2/{repository}/{kind}/{digest}"
+    with urllib.request.urlopen(urllib.request.Request(address, headers={"Accept": MANIFESTS})) as answer:
+        return bytes(answer.read())
+
+
+class Pushed:
+    """An image in a registry: `REPOSITORY@DIGEST`, or `REPOSITORY:TAG`."""
+
+    def __init__(self, image: str) -> None:
+        digest = image.partition("@")[2] or image.rpartition(":")[2]
+        self.image = image if "@" in image else image.rpartition(":")[0]
+        self.manifest: dict[str, Any] = json.loads(fetch(self.image, "manifests", digest))
+        config: dict[str, Any] = json.loads(fetch(self.image, "blobs", self.manifest["config"]["digest"]))
+        self.config: dict[str, Any] = config["config"]
+        self.layers: list[str] = [layer["digest"] for layer in self.manifest["layers"]]
+
+    def files(self, layer: int) -> dict[str, tarfile.TarInfo]:
+        """What is in a layer."""
+        data = gzip.decompress(fetch(self.image, "blobs", self.layers[layer]))
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            return {member.name.rstrip("/"): member for member in archive}
+
+
+@pytest.fixture(scope="session")
+def pushed() -> Callable[[str], Pushed]:
+    """Looks an image up in the plain registry."""
+    return Pushed
+
+
+@pytest.fixture(scope="session")
+def without_docker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without Docker and Podman. There is one program: ZenML 0.92 asks `pip` what is installed."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "pip").symlink_to(Path(sys.executable).with_name("pip"))
+    return {"PATH": str(programs), "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
+@pytest.fixture
+def no_docker(without_docker: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process finds neither Docker nor Podman."""
+    for name, value in without_docker.items():
+        monkeypatch.setenv(name, value)
+
+
+BuildImage = Callable[..., str]
+
+
+@pytest.fixture
+def build_image() -> BuildImage:
+    """Does what ZenML does for every image of a pipeline."""
+
+    def build(settings: Any, tag: str, **others: Any) -> str:
+        from zenml.client import Client
+        from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
+        arguments = {"include_files": False, **others}
+        return PipelineDockerImageBuilder().build_docker_image(
+            docker_settings=settings, tag=tag, stack=Client().active_stack, **arguments
+        )[0]
+
+    return build
 
 
 class StandInRegistry:

@@ -55,6 +55,8 @@ def test_a_request_says_everything(
         "cache_from": "type=registry,ref=registry.example:5000/team/cache",
         "cache_to": ["type=registry,ref=registry.example:5000/team/cache,mode=max"],
         "output": "type=docker",
+        "sandbox": "single",
+        "runtime": "crun",
     }
     name = f"{stand_in_registry.config.uri}/app:1"
     builder(**config).build(name, CooperBuildContext(), {"compression": "gzip"}, stand_in_registry)
@@ -62,7 +64,13 @@ def test_a_request_says_everything(
     assert stand_in_registry.prepared == [name]
     assert request["push"] is True
     assert request["outputs"] == [], "with a registry, the image goes there and nowhere else"
-    assert request["engine"] == {"kind": "native", "cache_dir": "/var/cache/cooper", "cache_size": "50 GiB"}
+    assert request["engine"] == {
+        "kind": "native",
+        "cache_dir": "/var/cache/cooper",
+        "cache_size": "50 GiB",
+        "sandbox": "single",
+        "runtime": "crun",
+    }
     assert request["options"] == {"compression": "gzip"}
     defaults = request["default_options"]
     assert (defaults["compression"], defaults["fold"]) == ("zstd:5", False)
@@ -140,6 +148,7 @@ def test_a_daemon_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cache_size": "much"}, "write bytes, or a number"),
         ({"fold": "perhaps"}, "fold"),
         ({"cache_to": "registry/cache"}, "type=registry,ref=registry/cache"),
+        ({"sandbox": "none"}, "write one of 'root', 'subordinate', 'single', 'chroot'"),
         ({"platform": "amd64"}, "write os/architecture"),
     ],
 )
@@ -150,7 +159,7 @@ def test_a_mistake_is_explained(values: dict[str, Any], message: str) -> None:
 
 
 def test_every_field_is_described() -> None:
-    for name in ("compression", "fold", "output", "cache_dir", "cache_size"):
+    for name in ("compression", "fold", "output", "cache_dir", "cache_size", "sandbox", "runtime"):
         assert (NativeImageBuilderConfig.model_fields[name].description or "").endswith("."), name
     assert "host" not in NativeImageBuilderConfig.model_fields
 

@@ -1,32 +1,23 @@
 """Images that the flavor `cooper` builds for pipelines: where no Docker is, and where one runs them."""
 
-import gzip
-import io
 import json
 import logging
 import re
 import subprocess
-import sys
 import tarfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from zenml.client import Client
 from zenml.config import DockerSettings
-from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
-from zenml_cooper.exceptions import CooperError
+from zenml_cooper.exceptions import CooperError, StepFailed
 from zenml_cooper.image_builders import native
 
 if TYPE_CHECKING:
-    from conftest import Zenml
+    from conftest import BuildImage, Pushed, Zenml
     from tests.conftest import SecuredRegistry
-
-MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
-SOURCE = "zenml_cooper.flavors.NativeImageBuilderFlavor"
 
 # The code goes into the image, and nothing is installed: no RUN but those that are folded.
 CODE_ONLY = (
@@ -67,47 +58,10 @@ print("STATUS", run.status, run.steps["double"].output.load())
 """
 
 
-def fetch(image: str, kind: str, digest: str) -> bytes:
-    """A manifest or a blob of an image, out of its registry."""
-    name = image.partition("@")[0]
-    registry, _, repository = name.partition("/")
-    address = f"http://{registry}/v2/{repository}/{kind}/{digest}"
-    with urllib.request.urlopen(urllib.request.Request(address, headers={"Accept": MANIFESTS})) as answer:
-        return bytes(answer.read())
-
-
-class Pushed:
-    """An image in a registry: `REPOSITORY@DIGEST`, or `REPOSITORY:TAG`."""
-
-    def __init__(self, image: str) -> None:
-        digest = image.partition("@")[2] or image.rpartition(":")[2]
-        self.image = image if "@" in image else image.rpartition(":")[0]
-        self.manifest: dict[str, Any] = json.loads(fetch(self.image, "manifests", digest))
-        config: dict[str, Any] = json.loads(fetch(self.image, "blobs", self.manifest["config"]["digest"]))
-        self.config: dict[str, Any] = config["config"]
-        self.layers: list[str] = [layer["digest"] for layer in self.manifest["layers"]]
-
-    def files(self, layer: int) -> dict[str, tarfile.TarInfo]:
-        """What is in a layer."""
-        data = gzip.decompress(fetch(self.image, "blobs", self.layers[layer]))
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            return {member.name.rstrip("/"): member for member in archive}
-
-
 @pytest.fixture(scope="module")
-def stack(empty_zenml: "Zenml", registry: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The active stack: the flavor `cooper`, `local_docker`, the plain registry."""
-    # What ZenML keeps in the folder changes all the time.
-    (empty_zenml.directory / ".dockerignore").write_text("config\nstores\n**/__pycache__\n")
-    cache = tmp_path_factory.mktemp("cache")
-    empty_zenml("image-builder", "flavor", "register", SOURCE)
-    empty_zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/native")
-    empty_zenml("orchestrator", "register", "containers", "--flavor=local_docker")
-    empty_zenml("image-builder", "register", "cooper", "--flavor=cooper", "--progress=plain", f"--cache_dir={cache}")
-    empty_zenml(
-        "stack", "register", "native", "-o", "containers", "-a", "default", "-c", "plain", "-i", "cooper", "--set"
-    )
-    return "native"
+def stack(native_stack: str) -> str:
+    """The active stack."""
+    return native_stack
 
 
 @pytest.fixture
@@ -117,21 +71,6 @@ def alone(stack: str, empty_zenml: "Zenml") -> Iterator[str]:
     yield "alone"
     empty_zenml("stack", "set", stack)
     empty_zenml("stack", "delete", "alone", "--yes")
-
-
-@pytest.fixture(scope="module")
-def without_docker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without Docker and Podman. There is one program: ZenML 0.92 asks `pip` what is installed."""
-    programs = tmp_path_factory.mktemp("programs")
-    (programs / "pip").symlink_to(Path(sys.executable).with_name("pip"))
-    return {"PATH": str(programs), "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
-
-
-@pytest.fixture
-def no_docker(without_docker: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process finds neither Docker nor Podman."""
-    for name, value in without_docker.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -144,14 +83,6 @@ def pipeline(empty_zenml: "Zenml") -> Callable[[str], Path]:
         return script
 
     return write
-
-
-def build_image(settings: DockerSettings, tag: str, **others: Any) -> str:
-    """What ZenML does for every image of a pipeline."""
-    client = Client()
-    return PipelineDockerImageBuilder().build_docker_image(
-        docker_settings=settings, tag=tag, stack=client.active_stack, include_files=False, **others
-    )[0]
 
 
 def build_pipeline(zenml: "Zenml", env: dict[str, str]) -> str:
@@ -169,11 +100,12 @@ def test_zenml_pipeline_build_where_no_docker_is(
     registry: str,
     zenml_image: str,
     without_docker: dict[str, str],
+    pushed: "Callable[[str], Pushed]",
 ) -> None:
     script = pipeline(f"parent_image={zenml_image!r}, {CODE_ONLY}")
     image = build_pipeline(empty_zenml, without_docker)
     assert image.startswith(f"{registry}/native/")
-    built, base = Pushed(image), Pushed(zenml_image)
+    built, base = pushed(image), pushed(zenml_image)
     assert built.config["WorkingDir"] == "/app"
     assert "ZENML_CONFIG_PATH=/app/.zenconfig" in built.config["Env"]
     assert built.layers[: len(base.layers)] == base.layers
@@ -183,7 +115,7 @@ def test_zenml_pipeline_build_where_no_docker_is(
 
     assert build_pipeline(empty_zenml, without_docker) == image, "the same again has the same digest"
     script.write_text(script.read_text() + "# changed\n")
-    changed = Pushed(build_pipeline(empty_zenml, without_docker))
+    changed = pushed(build_pipeline(empty_zenml, without_docker))
     assert changed.layers[:-1] == built.layers[:-1]
     assert changed.layers[-1] != built.layers[-1]
 
@@ -212,18 +144,24 @@ def own_dockerfile(tmp_path: Path, busybox: str) -> DockerSettings:
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_a_dockerfile_and_what_zenml_adds(stack: str, own_dockerfile: DockerSettings) -> None:
-    built = Pushed(build_image(own_dockerfile, "own-and-more"))
+def test_a_dockerfile_and_what_zenml_adds(
+    stack: str, own_dockerfile: DockerSettings, build_image: "BuildImage", pushed: "Callable[[str], Pushed]"
+) -> None:
+    built = pushed(build_image(own_dockerfile, "own-and-more"))
     assert {"FROM_DOCKERFILE=yes", "ADDED=too"} <= set(built.config["Env"])
     names = [name for layer in range(len(built.layers)) for name in built.files(layer)]
     assert "from-dockerfile/marker" in names
-    intermediate = Pushed(f"{built.image.partition('@')[0]}:own-and-more-intermediate-build")
+    intermediate = pushed(f"{built.image.partition('@')[0]}:own-and-more-intermediate-build")
     assert built.layers[: len(intermediate.layers)] == intermediate.layers
 
 
 @pytest.mark.usefixtures("no_docker")
 def test_without_a_registry_and_without_docker_it_stays_in_the_store(
-    alone: str, own_dockerfile: DockerSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    alone: str,
+    own_dockerfile: DockerSettings,
+    build_image: "BuildImage",
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(native.logger, "propagate", True)
     caplog.set_level(logging.WARNING, native.logger.name)
@@ -239,7 +177,9 @@ def test_without_a_registry_and_without_docker_it_stays_in_the_store(
     assert build_image(settings, "kept-more") == "zenml:kept-more"
 
 
-def test_without_a_registry_a_daemon_has_it(alone: str, own_dockerfile: DockerSettings) -> None:
+def test_without_a_registry_a_daemon_has_it(
+    alone: str, own_dockerfile: DockerSettings, build_image: "BuildImage"
+) -> None:
     assert build_image(own_dockerfile, "loaded") == "zenml:loaded"
     shown = subprocess.run(
         [
@@ -260,7 +200,7 @@ def test_without_a_registry_a_daemon_has_it(alone: str, own_dockerfile: DockerSe
 
 @pytest.mark.usefixtures("no_docker")
 def test_without_a_registry_it_goes_where_the_configuration_says(
-    alone: str, empty_zenml: "Zenml", own_dockerfile: DockerSettings, tmp_path: Path
+    alone: str, empty_zenml: "Zenml", own_dockerfile: DockerSettings, build_image: "BuildImage", tmp_path: Path
 ) -> None:
     layout = tmp_path / "image.tar"
     empty_zenml("image-builder", "update", "cooper", f"--output=type=oci,dest={layout}")
@@ -275,18 +215,24 @@ def test_without_a_registry_it_goes_where_the_configuration_says(
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_a_step_that_must_run_says_what_can_run_it(stack: str, busybox: str) -> None:
+def test_a_command_that_fails_shows_its_line_and_its_output(
+    stack: str, busybox: str, build_image: "BuildImage"
+) -> None:
     settings = DockerSettings(
-        parent_image=busybox,
+        parent_image=busybox,  # which has no pip
         requirements=["cowsay==6.1"],
         python_package_installer="pip",
         install_stack_requirements=False,
     )
-    with pytest.raises(CooperError) as caught:
-        build_image(settings, "must-run")
-    assert caught.value.code == "step-unsupported"
-    assert "pip install" in str(caught.value)
-    assert "cooper_docker" in (caught.value.hint or "")
+    with pytest.raises(StepFailed) as caught:
+        build_image(settings, "fails")
+    assert caught.value.code == "step-failed"
+    assert caught.value.fields["exit_code"] == 127
+    assert "pip: not found" in caught.value.tail[-1]
+    said = str(caught.value)
+    assert "RUN pip install" in said
+    assert re.search(r"Dockerfile:\d+", said)
+    assert "pip: not found" in said
 
 
 @pytest.mark.usefixtures("no_docker")
@@ -295,6 +241,7 @@ def test_a_registry_with_a_password(
     empty_zenml: "Zenml",
     registry_tls: "SecuredRegistry",
     own_dockerfile: DockerSettings,
+    build_image: "BuildImage",
 ) -> None:
     """The credentials are those of the ZenML registry; the Docker config of these tests is empty."""
     zenml = empty_zenml
