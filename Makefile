@@ -140,10 +140,11 @@ format: $(VENV)/.stamp-venv ## format all sources
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
 
-demo: ## build, set up ZenML with settings of its own, and run a real pipeline whose image cooper builds and pushes
-	@scripts/setup demo
+demo: ENGINE ?= native
+demo: ## a real ZenML pipeline whose image cooper builds and pushes, and Docker runs if it is there; ENGINE=docker builds with it
+	@scripts/setup $(if $(filter docker,$(ENGINE)),demo-docker,demo)
 	@$(MAKE) --no-print-directory build
-	@scripts/isolated .demo/state $(BIN)/python scripts/demo
+	@scripts/isolated .demo/state $(BIN)/python scripts/demo --engine $(ENGINE)
 
 demo-down: ## end the demo's registry and remove what it made
 	@scripts/testbed down .demo/bed

@@ -41,7 +41,7 @@ def register_flavors() -> list[Registered]:
         print(f"{name} is left out: {reason}", file=sys.stderr)
     if not shutil.which("kubectl"):
         print("cooper_kaniko builds where `kubectl` is on the PATH; here it is not", file=sys.stderr)
-    print(f"\nNext:\n{_next_commands(registered[0].name)}", file=sys.stderr)
+    print(f"\nNext, with the flavor that needs no Docker:\n{_next_commands(registered[0].name)}", file=sys.stderr)
     return registered
 
 

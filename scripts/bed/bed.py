@@ -7,7 +7,7 @@ import fcntl
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -48,8 +48,11 @@ def _write(path: Path, state: State) -> None:
     scratch.replace(path)
 
 
-def up(directory: Path, parts: list[str]) -> None:
-    """Starts the parts that are not up. Fails at the first that cannot be had; those before it stay up."""
+def up(directory: Path, parts: list[str], publish: Callable[[image.Recipe, str], str] = image.publish) -> None:
+    """Starts the parts that are not up. Fails at the first that cannot be had; those before it stay up.
+
+    `publish` makes an image and gives it a name in a registry, which it returns.
+    """
     with _locked(directory) as state:
         _forget_the_dead(directory, state)
         tools = directory / "tools"
@@ -59,9 +62,9 @@ def up(directory: Path, parts: list[str]) -> None:
         if "registry-tls" in parts and "registry_tls" not in state:
             state["registry_tls"] = registry.start("TLS registry", directory / "registry-tls", tools, secured=True)
         if "busybox" in parts and "busybox" not in state:
-            state["busybox"] = image.push(image.ensure(image.busybox(tools)), state["registry"]["address"])
+            state["busybox"] = publish(image.busybox(tools), state["registry"]["address"])
         if "python" in parts and "python" not in state:
-            state["python"] = image.push(image.ensure(image.python()), state["registry"]["address"])
+            state["python"] = publish(image.python(), state["registry"]["address"])
         if "podman" in parts and "podman" not in state:
             registries = [state[name]["address"] for name in ("registry", "registry_tls") if name in state]
             state["podman"] = podman.start(registries)

@@ -42,6 +42,11 @@ class Recipe:
         text = json.dumps([self.name, self.inputs, self.environment, self.command, own_source], sort_keys=True)
         return f"cooper-test/{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
+    def changes(self) -> list[str]:
+        """The instructions of a Dockerfile that follow upon its files."""
+        environment = [f"ENV {name}={json.dumps(value)}" for name, value in self.environment.items()]
+        return [*environment, f"CMD {json.dumps(list(self.command))}"]
+
 
 def ensure(recipe: Recipe) -> str:
     """Makes the image in the Docker daemon, unless it is there, and returns its name."""
@@ -49,13 +54,11 @@ def ensure(recipe: Recipe) -> str:
     if run(["docker", "images", "--quiet", tag], hint="install docker.io (or docker-ce-cli)").strip():
         return tag
     step(f"making {tag} (once; it stays in the daemon)")
-    changes = [f"ENV {name}={json.dumps(value)}" for name, value in recipe.environment.items()]
-    changes.append(f"CMD {json.dumps(list(recipe.command))}")
     with tempfile.TemporaryDirectory(prefix="cooper-image-") as scratch:
         archive = Path(scratch) / "root.tar"
         recipe.make(archive)
         with archive.open("rb") as stream:
-            flags = [part for change in changes for part in ("--change", change)]
+            flags = [part for change in recipe.changes() for part in ("--change", change)]
             run(["docker", "import", *flags, "-", tag], stdin=stream)
     return tag
 
@@ -66,6 +69,11 @@ def push(tag: str, registry: str) -> str:
     run(["docker", "tag", tag, name])
     run(["docker", "push", "--quiet", name])
     return name
+
+
+def publish(recipe: Recipe, registry: str) -> str:
+    """Makes an image with the Docker daemon, and gives it a name in a registry: the one that is returned."""
+    return push(ensure(recipe), registry)
 
 
 def forget(registry: str) -> None:

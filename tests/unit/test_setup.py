@@ -28,7 +28,7 @@ class Machine:
         self.has("docker", "20.10.24")
         self.has("id", "1000")
         others = ("cargo", "cc", "mmdebstrap", "openssl", "podman", "runc", "ssh-keygen", "apt-get", "apt-cache")
-        for name in others:
+        for name in (*others, "newuidmap", "busybox"):
             self.has(name)
 
     def has(self, name: str, prints: str = "", code: int = 0) -> None:
@@ -66,7 +66,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("purpose", ["build", "demo", "test"])
+@pytest.mark.parametrize("purpose", ["build", "demo", "demo-docker", "test"])
 def test_nothing_is_done_where_nothing_is_missing(machine: Machine, purpose: str) -> None:
     ended = machine.setup(purpose)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
@@ -133,9 +133,28 @@ def test_benches_take_pigz_besides(machine: Machine) -> None:
     assert "install -y --no-install-recommends pigz`" in ended.stderr
 
 
-def test_the_demo_takes_no_podman(machine: Machine) -> None:
-    machine.lacks("podman", "runc")
+def test_the_demo_takes_neither_docker_nor_podman(machine: Machine) -> None:
+    machine.has("docker", "Cannot connect to the Docker daemon", code=1)
     assert machine.setup("demo").returncode == 0
+    machine.lacks("docker", "podman", "runc", "newuidmap", "busybox")
+    assert machine.setup("demo").returncode == 0
+
+
+def test_the_demo_that_builds_with_docker_takes_docker(machine: Machine) -> None:
+    machine.lacks("docker", "podman", "runc", "newuidmap", "busybox")
+    ended = machine.setup("demo-docker")
+    assert ended.returncode == 1
+    assert "install -y --no-install-recommends docker.io`" in ended.stderr
+
+
+def test_sandboxes_are_tested_with_a_static_busybox_and_subordinate_ids(machine: Machine) -> None:
+    machine.has("ldd", "libc.so.6 => /lib/libc.so.6")
+    machine.lacks("newuidmap")
+    ended = machine.setup()
+    assert ended.returncode == 1
+    assert "install -y --no-install-recommends uidmap busybox-static`" in ended.stderr
+    machine.has("ldd", "not a dynamic executable", code=1)
+    assert "busybox-static" not in machine.setup().stderr
 
 
 def test_a_build_takes_no_docker(machine: Machine) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import urllib.request
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,10 +104,10 @@ class Zenml:
         assert ended.returncode == 0, f"zenml {arguments} exited with {ended.returncode}:\n{ended.stdout}"
         return " ".join(ended.stdout.split())
 
-    def python(self, script: str, env: Mapping[str, str] | None = None) -> str:
-        """Runs a script in the repository, in a process of its own; gives what it printed."""
+    def python(self, script: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> str:
+        """Runs a script in the repository, in a process of its own that `prefix` starts; gives what it printed."""
         ended = subprocess.run(
-            [sys.executable, "-c", script],
+            [*prefix, sys.executable, "-c", script],
             cwd=self.directory,
             env={**os.environ, **(env or {})},
             text=True,

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from zenml.config import DockerSettings
@@ -18,6 +21,9 @@ from zenml_cooper.image_builders import native
 if TYPE_CHECKING:
     from conftest import BuildImage, Pushed, Zenml
     from tests.conftest import SecuredRegistry
+
+NOBODY = 65534
+ENVIRONMENT = dict(os.environ)
 
 # The code goes into the image, and nothing is installed: no RUN but those that are folded.
 CODE_ONLY = (
@@ -33,6 +39,7 @@ from zenml.config import DockerSettings
 def produce() -> int:
     assert pathlib.Path("/.dockerenv").exists(), "this step does not run in a container"
     assert pathlib.Path("/app/numbers_native.py").stat().st_mode & 0o666 == 0o666
+    import cowsay
     return 20
 
 @step(enable_cache=False)
@@ -50,11 +57,24 @@ from zenml.client import Client
 newest = Client().list_builds(sort_by="desc:created").items[0]
 print("IMAGE", {image.image for image in newest.images.values()}.pop())
 """
+SET_UP = """
+from zenml.cli.cli import cli
+for command in (
+    "init",
+    "image-builder flavor register zenml_cooper.flavors.NativeImageBuilderFlavor",
+    "image-builder register cooper --flavor=cooper --progress=plain",
+    "container-registry register plain --flavor=default --uri={registry}/unprivileged",
+    "orchestrator register containers --flavor=local_docker",
+    "stack register native -o containers -a default -c plain -i cooper --set",
+):
+    cli(command.split(), standalone_mode=False)
+"""
 RUN = """
 from numbers_native import numbers
 from zenml.client import Client
-run = Client().get_pipeline_run(numbers().id)
-print("STATUS", run.status, run.steps["double"].output.load())
+build = Client().list_builds(sort_by="desc:created").items[0]
+run = Client().get_pipeline_run(numbers.with_options(build=build.id)().id)
+print("STATUS", run.status, run.steps["double"].output.load(), {image.image for image in run.build.images.values()})
 """
 
 
@@ -86,11 +106,19 @@ def pipeline(empty_zenml: "Zenml") -> Callable[[str], Path]:
 
 
 def build_pipeline(zenml: "Zenml", env: dict[str, str]) -> str:
-    said = zenml.python(BUILD, env=env)
+    return built_image(zenml.python(BUILD, env=env))
+
+
+def built_image(said: str) -> str:
     # Some versions of ZenML print the arguments of `print` twice.
     images = set(re.findall(r"IMAGE (\S+@sha256:[0-9a-f]{64})", said))
     assert len(images) == 1, said
     return images.pop()
+
+
+def has(files: dict[str, tarfile.TarInfo], package: str) -> bool:
+    """Whether a layer has a Python package."""
+    return any(name.endswith(f"-packages/{package}/__init__.py") for name in files)
 
 
 def test_zenml_pipeline_build_where_no_docker_is(
@@ -120,11 +148,146 @@ def test_zenml_pipeline_build_where_no_docker_is(
     assert changed.layers[-1] != built.layers[-1]
 
 
-def test_a_pipeline_runs_in_the_image(
-    stack: str, empty_zenml: "Zenml", pipeline: Callable[[str], Path], zenml_image: str
+@pytest.fixture
+def unprivileged(empty_zenml: "Zenml") -> Iterator[tuple["Zenml", dict[str, str], list[str]]]:
+    """A folder of a user without any rights, the environment that is theirs, and what starts a program as them.
+
+    Where the tests run as an ordinary user, that is the one.
+    """
+    with tempfile.TemporaryDirectory(prefix="cooper-user-") as name:
+        folder = Path(name)
+        variables = ("HOME", "DOCKER_CONFIG", "ZENML_CONFIG_PATH", "ZENML_LOCAL_STORES_PATH", "COOPER_CACHE_DIR")
+        env = {variable: str(folder / variable.lower()) for variable in (*variables, "TMPDIR")}
+        for path in [folder / "work", *map(Path, env.values())]:
+            path.mkdir()
+        prefix: list[str] = []
+        if os.geteuid() == 0:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, NOBODY, NOBODY)
+            user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            # These sources, and Python, may be in folders that only root may enter.
+            reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+            prefix = [str(shutil.which("setpriv")), *user, *reading]
+        yield type(empty_zenml)(folder / "work"), env, prefix
+
+
+def test_an_unprivileged_user_builds_and_docker_runs_it(
+    unprivileged: tuple["Zenml", dict[str, str], list[str]],
+    pipeline: Callable[[str], Path],
+    registry: str,
+    zenml_image: str,
+    without_docker: dict[str, str],
+    pushed: "Callable[[str], Pushed]",
 ) -> None:
-    pipeline(f"parent_image={zenml_image!r}, {CODE_ONLY}")
-    assert "STATUS completed 40" in empty_zenml.python(RUN)
+    zenml, env, prefix = unprivileged
+    script = pipeline(
+        f"parent_image={zenml_image!r}, requirements=['cowsay==6.1'], install_stack_requirements=False, "
+        "allow_download_from_artifact_store=False"
+    )
+    shutil.copy(script, zenml.directory)
+    said = zenml.python(SET_UP.format(registry=registry) + BUILD, env={**env, **without_docker}, prefix=prefix)
+    image = built_image(said)
+    assert "RUN uv pip install" in said
+    built, base = pushed(image), pushed(zenml_image)
+    assert built.layers[: len(base.layers)] == base.layers
+    # Root in the image, although no process was root on this machine.
+    (cowsay,) = (
+        files for files in map(built.files, range(len(base.layers), len(built.layers))) if has(files, "cowsay")
+    )
+    assert {(file.uid, file.gid) for file in cowsay.values()} == {(0, 0)}
+
+    said = zenml.python(RUN, env=env)
+    assert f"STATUS completed 40 {{{image!r}}}" in said
+
+
+@pytest.fixture
+def builder(stack: str, empty_zenml: "Zenml") -> Iterator[Callable[..., None]]:
+    """Makes the stack use another image builder."""
+    names: list[str] = []
+
+    def use(name: str, *options: str) -> None:
+        empty_zenml("image-builder", "register", name, "--flavor=cooper", "--progress=plain", *options)
+        names.append(name)
+        empty_zenml("stack", "update", stack, "-i", name)
+
+    yield use
+    empty_zenml("stack", "update", stack, "-i", "cooper")
+    for name in names:
+        empty_zenml("image-builder", "delete", name)
+
+
+@pytest.fixture
+def project(empty_zenml: "Zenml") -> Iterator[str]:
+    """A package in the folder of the code; its folder's name."""
+    from zenml.utils import source_utils
+
+    source_utils.set_custom_source_root(str(empty_zenml.directory))
+    folder = empty_zenml.directory / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text('[project]\nname = "herd"\nversion = "1.0"\n')
+    (folder / "herd.py").write_text("SIZE = 12\n")
+    yield folder.name
+    shutil.rmtree(folder)
+    source_utils.set_custom_source_root(None)
+
+
+def everything(installer: str, parent_image: str, project: str) -> DockerSettings:
+    """Settings that make ZenML write every kind of RUN that it knows."""
+    install = {"uv": "uv pip install", "pip": "pip install"}[installer] + f" --no-build-isolation ./{project}"
+    mount = f"type=cache,target=/root/.cache/{installer}"
+    more: dict[str, Any] = {"python_package_installer_cache_mount": mount}
+    if not more.keys() <= DockerSettings.model_fields.keys():
+        # What one wrote before ZenML had a field for it.
+        more, install = {}, f"--mount={mount} {install}"
+    return DockerSettings(
+        parent_image=parent_image,
+        apt_packages=["at"],
+        requirements=["cowsay==6.1"],
+        python_package_installer=installer,
+        local_project_install_command=install,
+        user="nobody",
+        install_stack_requirements=False,
+        **more,
+    )
+
+
+@pytest.mark.usefixtures("no_docker")
+@pytest.mark.parametrize(("sandbox", "installer"), [("subordinate", "uv"), ("single", "pip")])
+def test_all_that_zenml_generates(
+    builder: Callable[..., None],
+    project: str,
+    python_image: str,
+    registry: str,
+    build_image: "BuildImage",
+    pushed: "Callable[[str], Pushed]",
+    tmp_path: Path,
+    sandbox: str,
+    installer: str,
+) -> None:
+    settings, cache = everything(installer, python_image, project), f"type=registry,ref={registry}/native/{sandbox}"
+    builder("first", f"--sandbox={sandbox}", f"--cache_dir={tmp_path / 'first'}", f"--cache_to={cache},mode=max")
+    image = build_image(settings, sandbox, include_files=True)
+    built = pushed(image)
+    assert built.config["User"] == "nobody"
+    files = {name: file for layer in range(len(built.layers)) for name, file in built.files(layer).items()}
+    at, herd = files["usr/bin/at"], files[f"app/{project}/herd.py"]
+    assert (at.uid, at.gid, at.mode) == (1, 1, 0o6755), "a package may set owners and the setuid bit"
+    assert (herd.uid, herd.mode & 0o666) == (NOBODY, 0o666)
+    assert not [name for name in files if name.startswith("root/.cache/")], "caches stay out of images"
+    assert list((tmp_path / "first" / "store" / "caches").iterdir())
+    shown = subprocess.run(
+        ["docker", "run", "--rm", image, "sh", "-c", "id -un; python3 -c 'import cowsay, herd; print(herd.SIZE)'"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split() == ["nobody", "12"]
+
+    # Another machine, on which no command could be run.
+    builder("second", "--runtime=/nonexistent/runc", f"--cache_dir={tmp_path / 'second'}", f"--cache_from={cache}")
+    assert build_image(settings, sandbox, include_files=True) == image
+    assert not (tmp_path / "second" / "store" / "trees").exists(), "no layer was unpacked"
 
 
 @pytest.fixture

@@ -73,8 +73,8 @@ def manifest(image: str) -> dict[str, Any]:
 def stack(zenml: "Zenml", registry: str) -> Iterator[str]:
     """The active stack: our builder, `local_docker`, the plain registry."""
     said = zenml.python("from zenml_cooper.cli import main; raise SystemExit(main(['zenml', 'register']))")
-    assert "cooper_docker registered" in said
-    assert "zenml image-builder register cooper --flavor=cooper_docker" in said
+    assert {"cooper registered", "cooper_docker registered"} <= set(said.splitlines())
+    assert "zenml image-builder register cooper --flavor=cooper" in map(str.strip, said.splitlines())
     zenml("container-registry", "register", "plain", "--flavor=default", f"--uri={registry}/pipelines")
     zenml("orchestrator", "register", "containers", "--flavor=local_docker")
     zenml("image-builder", "register", "cooper", "--flavor=cooper_docker", "--progress=plain")

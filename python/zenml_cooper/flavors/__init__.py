@@ -27,8 +27,9 @@ class _Flavor(NamedTuple):
 
 
 _FLAVORS = {
-    "DockerImageBuilderFlavor": _Flavor("docker"),
+    # The first is the one to start with.
     "NativeImageBuilderFlavor": _Flavor("native"),
+    "DockerImageBuilderFlavor": _Flavor("docker"),
     "KanikoImageBuilderFlavor": _Flavor("kaniko"),
     "AWSImageBuilderFlavor": _Flavor("aws", "boto3", "aws"),
     "GCPImageBuilderFlavor": _Flavor("gcp", "google.cloud.devtools.cloudbuild_v1", "gcp"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class NativeImageBuilderFlavor(CooperFlavor):
-    """Builds images in this process: no daemon, no root, nothing to install."""
+    """Builds images without Docker: no daemon, no root, nothing to install."""
 
     @property
     def name(self) -> str:
