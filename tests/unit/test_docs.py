@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -127,6 +128,25 @@ def test_every_decision_is_listed() -> None:
     assert pages
     index = (DOCS / "decisions" / "README.md").read_text()
     assert re.findall(r"\]\((0[^)]*)\)", index) == pages
+
+
+def test_the_pod_of_the_examples_has_no_privileges() -> None:
+    pod = yaml.safe_load((ROOT / "examples" / "kubernetes-pod.yaml").read_text())
+    assert (pod["apiVersion"], pod["kind"]) == ("v1", "Pod")
+    spec = pod["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert "privileged" not in security
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert all("emptyDir" in volume for volume in mounts.values())
+    store = Path(next(entry["value"] for entry in container["env"] if entry["name"] == "COOPER_CACHE_DIR"))
+    assert str(store.parent) in mounts, "the store is a folder of its own in a volume"
+    assert "kubernetes-pod.yaml" in (DOCS / "flavors" / "native.md").read_text()
 
 
 def test_every_make_target_that_is_named_exists() -> None:
