@@ -156,7 +156,7 @@ def _add_build(commands: Any) -> None:
     where = parser.add_argument_group("where to build")
     add = where.add_argument
     add("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
-        help="auto, native (no daemon) or docker (default: auto)")  # fmt: skip
+        help="native (no daemon), docker, or auto: docker if a daemon answers (default: auto)")  # fmt: skip
     add(
         "--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)"
     )
@@ -195,7 +195,11 @@ _REPEATED = (
     ("build-context", "NAME=SOURCE", "another context, for COPY --from=NAME"),
     ("no-cache-filter", "STAGE", "run every step of this stage again"),
     ("cache-from", "REF", "take cached steps from there: NAME or type=registry,ref=NAME"),
-    ("cache-to", "REF", "keep the cache there: type=registry,ref=NAME[,mode=min|max][,ignore-error=true]"),
+    (
+        "cache-to",
+        "REF",
+        "keep the cache there: type=registry,ref=NAME[,mode=min|max][,mounts=true][,ignore-error=true]",
+    ),
     ("add-host", "HOST:ADDRESS", "another host name for RUN"),
     ("ulimit", "NAME=SOFT[:HARD]", "limit for RUN"),
 )

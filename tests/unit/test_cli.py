@@ -61,7 +61,15 @@ def test_a_plain_build(builds: Builds, capfd: pytest.CaptureFixture[str]) -> Non
         "push": False,
         "outputs": [],
         "options": {},
-        "engine": {"kind": "auto", "endpoint": None, "docker_context": None, "tls": None, "builder": "auto"},
+        "engine": {
+            "kind": "auto",
+            "endpoint": None,
+            "docker_context": None,
+            "tls": None,
+            "builder": "auto",
+            "sandbox": None,
+            "runtime": None,
+        },
     }
     assert builds.progress == ["auto"]
 
@@ -72,7 +80,8 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
         "--label k=v --target t --platform linux/arm64 --build-context base=docker-image://x --secret id=s,env=S "
         "--ssh default --no-cache --pull --cache-from r1 --cache-from r2 --cache-to type=inline --push "
         "--output type=docker --ignorefile ig --network host --shm-size 64m --source-date-epoch 1 --progress plain "
-        "--add-host a:::1 --ulimit core=1 --no-cache-filter s1 --no-cache-filter s2,s3 --compression zstd:5 --no-fold"
+        "--add-host a:::1 --ulimit core=1 --no-cache-filter s1 --no-cache-filter s2,s3 --compression zstd:5 --no-fold "
+        "--sandbox single --runtime crun"
     )
     assert cli.main([*typed.split(), str(tmp_path)]) == 0
     (request,) = builds.requests
@@ -103,7 +112,8 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
     assert request["dockerfile"] == {"path": str(Path("Other").absolute())}
     assert request["context"]["root"] == str(tmp_path)
     assert request["context"]["ignore_file"] == str(Path("ig").absolute())
-    assert request["engine"]["endpoint"] == "tcp://h:1"
+    engine = request["engine"]
+    assert (engine["endpoint"], engine["sandbox"], engine["runtime"]) == ("tcp://h:1", "single", "crun")
     assert builds.progress == ["plain"]
 
 
