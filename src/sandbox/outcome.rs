@@ -43,9 +43,9 @@ impl fmt::Display for Exit {
 /// symbolic link or a special file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InodeOwner {
-    /// The file system's device number, as `stat` gives it inside the sandbox.
+    /// The device number of the file system that the root is written to.
     pub device: u64,
-    /// The inode's number.
+    /// The inode's number in the upper directory, or in the root if that is no overlay.
     pub inode: u64,
     /// Who is to own it.
     pub uid: u32,

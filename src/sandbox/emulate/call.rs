@@ -120,30 +120,30 @@ const fn wanted(value: u64) -> Option<u32> {
 impl Call {
     /// What a notification asks for. Flags that nobody knows are left to the kernel to refuse.
     pub(super) fn of(note: &Notification) -> Self {
-        let [a, b, c, d, e, _] = note.args;
+        let [first, b, c, d, e, _] = note.args;
         let known = |flags: u64, known: i32| (int(flags) & !known == 0).then_some(int(flags));
         let links = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT;
         let syncs = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
         match note.call {
             libc::SYS_fchownat => match known(e, libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) {
-                Some(flags) => Self::Give(Place::at(a, b, flags), wanted(c), wanted(d)),
+                Some(flags) => Self::Give(Place::at(first, b, flags), wanted(c), wanted(d)),
                 None => Self::Other,
             },
-            libc::SYS_fchown => Self::Give(Place::file(a), wanted(b), wanted(c)),
+            libc::SYS_fchown => Self::Give(Place::file(first), wanted(b), wanted(c)),
             libc::SYS_newfstatat => match known(d, links) {
-                Some(flags) => Self::Look(Place::at(a, b, flags), c, Form::Stat),
+                Some(flags) => Self::Look(Place::at(first, b, flags), c, Form::Stat),
                 None => Self::Other,
             },
-            libc::SYS_fstat => Self::Look(Place::file(a), b, Form::Stat),
+            libc::SYS_fstat => Self::Look(Place::file(first), b, Form::Stat),
             libc::SYS_statx => match known(c, links | syncs) {
-                Some(flags) => Self::Look(Place::at(a, b, flags), e, Form::Statx(flags & syncs, id(d))),
+                Some(flags) => Self::Look(Place::at(first, b, flags), e, Form::Statx(flags & syncs, id(d))),
                 None => Self::Other,
             },
-            libc::SYS_openat => Self::Make(Place::at(a, b, 0), Made::File { flags: id(c).into(), mode: id(d) }),
-            libc::SYS_openat2 => Self::Make(Place::at(a, b, 0), Made::FileHow { how: c, size: d }),
-            libc::SYS_mkdirat => Self::Make(Place::at(a, b, 0), Made::Directory { mode: id(c) }),
-            libc::SYS_symlinkat => Self::Make(Place::at(b, c, 0), Made::Symlink { target: a }),
-            libc::SYS_mknodat => Self::Make(Place::at(a, b, 0), Made::Node { mode: id(c), device: id(d).into() }),
+            libc::SYS_openat => Self::Make(Place::at(first, b, 0), Made::File { flags: id(c).into(), mode: id(d) }),
+            libc::SYS_openat2 => Self::Make(Place::at(first, b, 0), Made::FileHow { how: c, size: d }),
+            libc::SYS_mkdirat => Self::Make(Place::at(first, b, 0), Made::Directory { mode: id(c) }),
+            libc::SYS_symlinkat => Self::Make(Place::at(b, c, 0), Made::Symlink { target: first }),
+            libc::SYS_mknodat => Self::Make(Place::at(first, b, 0), Made::Node { mode: id(c), device: id(d).into() }),
             call => Self::old(call, note.args).unwrap_or_else(|| Self::of_ids(call, note.args)),
         }
     }

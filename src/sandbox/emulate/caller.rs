@@ -31,6 +31,9 @@ impl Proc {
 
     /// An open file of a thread, by its descriptor.
     fn file(&self, thread: u32, descriptor: i32) -> Result<OwnedFd> {
+        if descriptor < 0 {
+            return Err(Errno::BADF);
+        }
         let mut last = self.last.borrow_mut();
         if let Some((_, open)) = last.as_ref().filter(|(known, _)| *known == thread) {
             match pidfd_getfd(open, descriptor, PidfdGetfdFlags::empty()) {

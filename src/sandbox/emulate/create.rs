@@ -1,4 +1,4 @@
-//! What is made by a process that takes itself for another, or in a directory that gives its group to what is in it.
+//! What is made by a process that takes itself for another.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -30,7 +30,7 @@ impl World {
         let owner = ids::of(&self.table, caller)?.owner();
         let is_own = owner == self.table.get(0).owner();
         let is_beside = !matches!(made, Made::File { .. } | Made::FileHow { .. } | Made::Directory { .. });
-        if is_own && !(is_beside && !self.notes.are_inside()) {
+        if is_own && (!is_beside || self.notes.are_inside()) {
             return Ok(Answer::Continue);
         }
         let Some(made) = plain(caller, made)? else { return Ok(Answer::Continue) };
@@ -49,8 +49,8 @@ impl World {
             _ => return Ok(Answer::Continue),
         }
         let above = fstat(&parent)?;
-        let group =
-            if above.st_mode & libc::S_ISGID == 0 { owner.1 } else { self.notes.owner(parent.as_fd(), &above).1 };
+        let gives = above.st_mode & libc::S_ISGID != 0;
+        let group = if gives { self.notes.get(parent.as_fd(), &above).unwrap_or((0, 0)).1 } else { owner.1 };
         self.make_in(caller, &parent, name, made, (owner.0, group), is_own)
     }
 
@@ -104,10 +104,10 @@ fn plain(caller: &Caller<'_>, made: Made) -> Result<Option<Made>> {
     }
     let how = caller.read(how, HOW)?;
     let number = |at: usize| how[8 * at..8 * at + 8].iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-    let [flags, mode, resolve] = [number(0), number(1), number(2)];
+    let [flags, permissions, resolve] = [number(0), number(1), number(2)];
     let creates = flags & u64::from(OFlags::CREATE.bits()) != 0 || is_unnamed(flags);
-    let mode = u32::try_from(mode).ok().filter(|mode| mode & !0o7777 == 0);
-    Ok(mode.filter(|_| creates && resolve == 0).map(|mode| Made::File { flags, mode }))
+    let permissions = u32::try_from(permissions).ok().filter(|mode| mode & !0o7777 == 0);
+    Ok(permissions.filter(|_| creates && resolve == 0).map(|mode| Made::File { flags, mode }))
 }
 
 const fn is_unnamed(flags: u64) -> bool {
@@ -142,7 +142,7 @@ fn open_unnamed(directory: &OwnedFd, flags: u64, mode: Mode) -> Result<OwnedFd> 
     with_mask(|| openat(directory, ".", opening(flags), mode))
 }
 
-/// The two numbers of a device, as `mknod` takes them (`new_decode_dev`, linux/kdev_t.h).
+/// The two numbers of a device, as `mknod` takes them (`new_decode_dev`, `linux/kdev_t.h`).
 const fn numbers(device: u64) -> (u32, u32) {
     #[allow(clippy::cast_possible_truncation, reason = "the kernel takes 32 bits")]
     let device = device as u32;

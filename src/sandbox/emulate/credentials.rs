@@ -43,8 +43,8 @@ impl Ids {
                 if may(to_real, &[real, effective]) && may(to_effective, &[real, effective, saved]) =>
             {
                 let now = to_effective.unwrap_or(effective);
-                let saves = to_real.is_some() || to_effective.is_some_and(|id| id != real);
-                let saved = if saves { now } else { saved };
+                let is_other = to_real.is_some() || to_effective.is_some_and(|id| id != real);
+                let saved = if is_other { now } else { saved };
                 Self { real: to_real.unwrap_or(real), effective: now, saved, file: now }
             }
             Change::Three(to_real, to_effective, to_saved)

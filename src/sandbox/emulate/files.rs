@@ -26,14 +26,17 @@ impl World {
         if place.path.is_none() && !place.empty && fcntl_getfl(&file)?.contains(OFlags::PATH) {
             return Err(Errno::BADF);
         }
-        let owner = self.notes.owner(file.as_fd(), &fstat(&file)?);
+        let before = self.notes.get(file.as_fd(), &fstat(&file)?);
+        let owner = before.unwrap_or((0, 0));
         if !ids::of(&self.table, caller)?.may_give(owner, uid, gid) {
             return Err(Errno::PERM);
         }
-        let (same_uid, same_gid) = (uid.map(|_| Uid::ROOT), gid.map(|_| Gid::ROOT));
-        chownat(&file, "", same_uid, same_gid, AtFlags::EMPTY_PATH)?;
+        let (as_it_is, and_its_group) = (uid.map(|_| Uid::ROOT), gid.map(|_| Gid::ROOT));
+        chownat(&file, "", as_it_is, and_its_group, AtFlags::EMPTY_PATH)?;
         if uid.is_some() || gid.is_some() {
-            self.notes.set(file.as_fd(), (uid.unwrap_or(owner.0), gid.unwrap_or(owner.1)))?;
+            let owner = (uid.unwrap_or(owner.0), gid.unwrap_or(owner.1));
+            // Overlayfs may have copied it by now.
+            self.notes.change(file.as_fd(), &fstat(&file)?, before, owner)?;
         }
         Ok(Answer::Value(0))
     }
@@ -42,6 +45,7 @@ impl World {
     pub(super) fn look(&self, caller: &Caller<'_>, place: Place, into: u64, form: Form) -> Result<Answer> {
         let found = Found::new(*caller, place)?;
         let file = match found.opened() {
+            Some(file) if !self.notes.may_have_open(file.as_fd()) => return Ok(Answer::Continue),
             Some(file) => file,
             None if self.surely_silent(&found)? => return Ok(Answer::Continue),
             None => found.open(self.root)?,

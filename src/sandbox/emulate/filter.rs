@@ -21,7 +21,7 @@ const X32: u32 = 0x4000_0000;
 const ANNOUNCE: u32 = libc::SECCOMP_RET_USER_NOTIF;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 #[cfg(target_arch = "x86_64")]
-const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | 38;
+const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
 /// Opening makes a file with one of these: `O_CREAT`, and `O_TMPFILE` without its `O_DIRECTORY`.
 const CREATES: i32 = libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY);
@@ -41,8 +41,15 @@ enum Rule {
     Equal(libc::c_long, u8, u32),
 }
 
-/// What is announced besides `stat` and its like. Those that are made most often come first.
+/// What is announced. Those that are made most often come first. `statx` says what is asked for.
 const RULES: &[Rule] = &[
+    Rule::Always(libc::SYS_newfstatat),
+    Rule::Always(libc::SYS_fstat),
+    #[cfg(target_arch = "x86_64")]
+    Rule::Always(libc::SYS_stat),
+    #[cfg(target_arch = "x86_64")]
+    Rule::Always(libc::SYS_lstat),
+    Rule::Bits(libc::SYS_statx, 3, libc::STATX_UID | libc::STATX_GID),
     Rule::Bits(libc::SYS_openat, 2, CREATES.cast_unsigned()),
     #[cfg(target_arch = "x86_64")]
     Rule::Bits(libc::SYS_open, 1, CREATES.cast_unsigned()),
@@ -92,34 +99,21 @@ const RULES: &[Rule] = &[
     Rule::Always(libc::SYS_unshare),
 ];
 
-/// What says who owns a file. `statx` says what is asked for.
-const STAT: &[Rule] = &[
-    Rule::Always(libc::SYS_newfstatat),
-    Rule::Always(libc::SYS_fstat),
-    #[cfg(target_arch = "x86_64")]
-    Rule::Always(libc::SYS_stat),
-    #[cfg(target_arch = "x86_64")]
-    Rule::Always(libc::SYS_lstat),
-    Rule::Bits(libc::SYS_statx, 3, libc::STATX_UID | libc::STATX_GID),
-];
-
-/// Announces the calls of this process and its children from now on to whoever has the listener. `stat` says whether that
-/// holds for `stat` and its like.
+/// Announces the calls of this process and its children from now on to whoever has the listener.
 ///
 /// For a process with one thread that is about to execute a command and may gain no rights by that (`no_new_privs`), or has
 /// `CAP_SYS_ADMIN`. Somebody has to answer, or its calls wait forever.
-pub(in super::super) fn install(stat: bool) -> io::Result<OwnedFd> {
-    Ok(sys::install(&program(stat))?)
+pub(in super::super) fn install() -> io::Result<OwnedFd> {
+    Ok(sys::install(&program())?)
 }
 
-fn program(stat: bool) -> Vec<sock_filter> {
-    let stat = if stat { STAT } else { &[] };
-    let mut program = Vec::with_capacity(8 + 5 * (stat.len() + RULES.len()));
+fn program() -> Vec<sock_filter> {
+    let mut program = Vec::with_capacity(8 + 5 * RULES.len());
     // Programs of other architectures run as they would without us: there are calls that they make by other numbers.
     program.extend([load(4), if_equal(ARCH, 1, 0), end(ALLOW), load(0)]);
     #[cfg(target_arch = "x86_64")]
     program.extend([if_not_less(X32, 1), end(NO_SUCH_CALL)]);
-    for rule in stat.iter().chain(RULES) {
+    for rule in RULES {
         match *rule {
             Rule::Always(call) => program.extend([if_equal(number(call), 0, 1), end(ANNOUNCE)]),
             Rule::Bits(call, arg, bits) => program.extend([
@@ -182,7 +176,7 @@ mod tests {
 
     /// What the program does with a call, by the rules of classic BPF.
     fn verdict(program: &[sock_filter], arch: u32, call: u32, args: [u64; 6]) -> u32 {
-        let mut data = vec![0_u8; 64];
+        let mut data = [0_u8; 64];
         data[0..4].copy_from_slice(&call.to_ne_bytes());
         data[4..8].copy_from_slice(&arch.to_ne_bytes());
         for (at, arg) in args.iter().enumerate() {
@@ -208,37 +202,39 @@ mod tests {
         }
     }
 
-    fn of(stat: bool, call: libc::c_long, args: [u64; 6]) -> u32 {
-        verdict(&program(stat), ARCH, number(call), args)
+    fn of(call: libc::c_long, args: [u64; 6]) -> u32 {
+        verdict(&program(), ARCH, number(call), args)
     }
 
     #[test]
     fn calls_about_owners_are_announced() {
-        for call in [libc::SYS_fchownat, libc::SYS_fchown, libc::SYS_setresuid, libc::SYS_getgroups, libc::SYS_mkdirat]
-        {
-            assert_eq!((of(true, call, [0; 6]), of(false, call, [0; 6])), (ANNOUNCE, ANNOUNCE), "{call}");
+        for call in [
+            libc::SYS_newfstatat,
+            libc::SYS_fchownat,
+            libc::SYS_fchown,
+            libc::SYS_setresuid,
+            libc::SYS_getgroups,
+            libc::SYS_mkdirat,
+        ] {
+            assert_eq!(of(call, [0; 6]), ANNOUNCE, "{call}");
         }
         for call in [libc::SYS_read, libc::SYS_wait4, libc::SYS_clone, libc::SYS_fchmod, libc::SYS_capset] {
-            assert_eq!(of(true, call, [u64::MAX; 6]), ALLOW, "{call}");
+            assert_eq!(of(call, [u64::MAX; 6]), ALLOW, "{call}");
         }
     }
 
     #[test]
     fn one_use_of_prctl_is_announced() {
         let first = |value: i32| [u64::from(value.cast_unsigned()), 1, 0, 0, 0, 0];
-        assert_eq!(of(false, libc::SYS_prctl, first(libc::PR_SET_KEEPCAPS)), ANNOUNCE);
-        assert_eq!(of(false, libc::SYS_prctl, first(libc::PR_SET_NAME)), ALLOW);
+        assert_eq!(of(libc::SYS_prctl, first(libc::PR_SET_KEEPCAPS)), ANNOUNCE);
+        assert_eq!(of(libc::SYS_prctl, first(libc::PR_SET_NAME)), ALLOW);
     }
 
     #[test]
-    fn stat_is_announced_if_wanted() {
-        for call in [libc::SYS_newfstatat, libc::SYS_fstat] {
-            assert_eq!((of(true, call, [0; 6]), of(false, call, [0; 6])), (ANNOUNCE, ALLOW), "{call}");
-        }
+    fn statx_is_announced_if_it_is_about_owners() {
         let mask = |mask: u32| [0, 0, 0, mask.into(), 0, 0];
-        assert_eq!(of(true, libc::SYS_statx, mask(libc::STATX_BASIC_STATS)), ANNOUNCE);
-        assert_eq!(of(true, libc::SYS_statx, mask(libc::STATX_SIZE | libc::STATX_MODE)), ALLOW);
-        assert_eq!(of(false, libc::SYS_statx, mask(libc::STATX_BASIC_STATS)), ALLOW);
+        assert_eq!(of(libc::SYS_statx, mask(libc::STATX_BASIC_STATS)), ANNOUNCE);
+        assert_eq!(of(libc::SYS_statx, mask(libc::STATX_SIZE | libc::STATX_MODE)), ALLOW);
     }
 
     #[test]
@@ -251,14 +247,14 @@ mod tests {
             (libc::O_WRONLY | libc::O_CREAT, ANNOUNCE),
             (libc::O_RDWR | libc::O_TMPFILE, ANNOUNCE),
         ] {
-            assert_eq!(of(false, libc::SYS_openat, flags(given)), expected, "{given:o}");
+            assert_eq!(of(libc::SYS_openat, flags(given)), expected, "{given:o}");
         }
     }
 
     #[test]
     fn other_architectures_are_left_alone() {
-        assert_eq!(verdict(&program(true), 0x4000_0003, number(libc::SYS_fchown), [0; 6]), ALLOW);
+        assert_eq!(verdict(&program(), 0x4000_0003, number(libc::SYS_fchown), [0; 6]), ALLOW);
         #[cfg(target_arch = "x86_64")]
-        assert_eq!(verdict(&program(true), ARCH, X32 | 1, [0; 6]), NO_SUCH_CALL);
+        assert_eq!(verdict(&program(), ARCH, X32 | 1, [0; 6]), NO_SUCH_CALL);
     }
 }

@@ -12,8 +12,11 @@
 //! **This keeps nobody from anything.** All that is done here the command could do itself, with its own rights: it may write the
 //! notes, too. What is read from its memory may change at any time, and only harms it.
 //!
-//! What is not emulated: permissions (a process that became another still may do anything), `/proc/PID/status`, credentials that
-//! sockets give, ownership by programs of another architecture.
+//! What is not emulated: permissions (a process that became another still may do anything, also send signals to all), `access`,
+//! `/proc/PID/status`, `getrlimit` for locks on files, credentials that sockets give, `exec` making the effective id the saved
+//! one, groups that directories with the setgid bit give to what root makes in them, files that are made through links that lead
+//! nowhere, sockets, and programs of other architectures. Links of lower layers look like root's. A command with another user
+//! than root has a user namespace of its own, where nothing is emulated.
 
 mod call;
 mod caller;

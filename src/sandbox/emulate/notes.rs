@@ -61,6 +61,12 @@ impl Notes {
         statat(CWD, path, flags).is_ok_and(|found| !takes_attributes(&found) || self.beside.contains_key(&key(&found)))
     }
 
+    /// Whether there may be a note for an open file, found out fast.
+    pub(super) fn may_have_open(&self, file: BorrowedFd<'_>) -> bool {
+        let mut note = [0; MAX_NOTE];
+        !(self.beside.is_empty() && matches!(fgetxattr(file, OWNER, &mut note), Err(Errno::NODATA | Errno::NOTSUP)))
+    }
+
     /// What is noted for a file.
     pub(super) fn get(&self, file: BorrowedFd<'_>, found: &Stat) -> Option<(u32, u32)> {
         if takes_attributes(found) {
@@ -76,18 +82,23 @@ impl Notes {
         if self.beside.is_empty() { None } else { self.beside.get(&self.identify(file, found)).copied() }
     }
 
-    /// Who owns a file.
-    pub(super) fn owner(&self, file: BorrowedFd<'_>, found: &Stat) -> (u32, u32) {
-        self.get(file, found).unwrap_or((0, 0))
+    /// Notes who owns a file that was made just now.
+    pub(super) fn set(&mut self, file: BorrowedFd<'_>, owner: (u32, u32)) -> Result<()> {
+        self.change(file, &fstat(file)?, None, owner)
     }
 
-    /// Notes who owns a file.
-    pub(super) fn set(&mut self, file: BorrowedFd<'_>, owner: (u32, u32)) -> Result<()> {
-        let found = fstat(file)?;
-        if owner == self.silent && owner == (0, 0) && self.get(file, &found).is_none() {
+    /// Notes who owns a file from now on. Nothing has to be noted where that is root, and `before` there was no note.
+    pub(super) fn change(
+        &mut self,
+        file: BorrowedFd<'_>,
+        found: &Stat,
+        before: Option<(u32, u32)>,
+        owner: (u32, u32),
+    ) -> Result<()> {
+        if owner == self.silent && owner == (0, 0) && before.is_none() {
             return Ok(());
         }
-        if takes_attributes(&found) {
+        if takes_attributes(found) {
             let note = format!("{}:{}", owner.0, owner.1);
             match setxattr(way(file), OWNER, note.as_bytes(), XattrFlags::empty()) {
                 // A file system without attributes, such as older ones in memory: it is no part of a layer.
@@ -95,7 +106,7 @@ impl Notes {
                 result => return result,
             }
         }
-        let key = self.identify(file, &found);
+        let key = self.identify(file, found);
         if self.beside.len() >= MAX_BESIDE && !self.beside.contains_key(&key) {
             return Err(Errno::NOSPC);
         }
@@ -186,8 +197,9 @@ mod tests {
         let mut notes = Notes::new(open("").as_fd(), None, (0, 0)).unwrap();
         for (name, owner) in [("f", (7, 8)), ("l", (9, u32::MAX - 1)), ("", (1, 0)), ("f", (0, 0))] {
             let file = open(name);
-            notes.set(file.as_fd(), owner).unwrap();
-            assert_eq!(notes.owner(file.as_fd(), &fstat(&file).unwrap()), owner, "{name}");
+            let found = fstat(&file).unwrap();
+            notes.change(file.as_fd(), &found, notes.get(file.as_fd(), &found), owner).unwrap();
+            assert_eq!(notes.get(file.as_fd(), &found), Some(owner), "{name}");
         }
         let link = open("l");
         assert!(notes.may_have(dir.path().join("l").to_str().unwrap().as_bytes(), false));

@@ -121,47 +121,48 @@ impl<'a> Found<'a> {
                 result => return result,
             }
         }
-        self.walk(own_root, base, relative, follow, &directory)
+        walk(&own_root, base, relative, follow, &directory)
     }
+}
 
-    /// Follows a path part by part, in a root that is not ours, and through links of `/proc` that are no paths.
-    fn walk(&self, root: OwnedFd, base: OwnedFd, path: &[u8], follow: bool, directory: &str) -> Result<OwnedFd> {
-        let top = Identity::of(&root)?;
-        let mut here = base;
-        let mut left = parts(path);
-        let mut links = 0;
-        while let Some(name) = left.pop() {
-            if name == b".." && Identity::of(&here)? == top {
-                continue;
-            }
-            let next = within(&here, &name, false)?;
-            let is_link = FileType::from_raw_mode(rustix::fs::fstat(&next)?.st_mode).is_symlink();
-            if !is_link || (left.is_empty() && !follow) {
-                here = next;
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(Errno::LOOP);
-            }
-            if fstatfs(&next)?.f_type == PROC_SUPER_MAGIC {
-                if matches!(name.as_slice(), b"self" | b"thread-self") {
-                    left.push(directory.trim_start_matches("/proc/").as_bytes().to_vec());
-                    continue;
-                }
-                if within(&here, &name, true).err() == Some(Errno::LOOP) {
-                    here = refer(&here, &name, true)?;
-                    continue;
-                }
-            }
-            let target = readlinkat(&next, "", Vec::new())?.into_bytes();
-            if target.starts_with(b"/") {
-                here = root.try_clone().map_err(|_| Errno::MFILE)?;
-            }
-            left.extend(parts(&target));
+/// Follows a path part by part, in a root that is not ours, and through links of `/proc` that are no paths. `directory` is the
+/// caller's there.
+fn walk(root: &OwnedFd, base: OwnedFd, path: &[u8], follow: bool, directory: &str) -> Result<OwnedFd> {
+    let top = Identity::of(root)?;
+    let mut here = base;
+    let mut left = parts(path);
+    let mut links = 0;
+    while let Some(name) = left.pop() {
+        if name == b".." && Identity::of(&here)? == top {
+            continue;
         }
-        Ok(here)
+        let next = within(&here, &name, false)?;
+        let is_link = FileType::from_raw_mode(rustix::fs::fstat(&next)?.st_mode).is_symlink();
+        if !is_link || (left.is_empty() && !follow) {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        if fstatfs(&next)?.f_type == PROC_SUPER_MAGIC {
+            if matches!(name.as_slice(), b"self" | b"thread-self") {
+                left.push(directory.trim_start_matches("/proc/").as_bytes().to_vec());
+                continue;
+            }
+            if within(&here, &name, true).err() == Some(Errno::LOOP) {
+                here = refer(&here, &name, true)?;
+                continue;
+            }
+        }
+        let target = readlinkat(&next, "", Vec::new())?.into_bytes();
+        if target.starts_with(b"/") {
+            here = root.try_clone().map_err(|_| Errno::MFILE)?;
+        }
+        left.extend(parts(&target));
     }
+    Ok(here)
 }
 
 /// The parts of a path, the last one first. A slash at its end is a part, as what is before it is to be a directory.

@@ -14,7 +14,7 @@ use super::super::emulate;
 
 /// From now on, the other end answers this process's calls.
 pub(super) fn announce(to: &UnixStream) -> io::Result<()> {
-    let listener = emulate::install(true)?;
+    let listener = emulate::install()?;
     let files = [listener.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut extra = SendAncillaryBuffer::new(&mut space);

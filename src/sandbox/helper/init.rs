@@ -99,16 +99,13 @@ fn wait_for(child: Pid, signals: &OwnedFd, mut emulator: Option<&mut Emulator>) 
 fn serve_until(signals: &OwnedFd, mut emulator: Option<&mut Emulator>) -> io::Result<()> {
     loop {
         let signal = PollFd::new(signals, PollFlags::IN);
-        let (signalled, calls) = match &emulator {
-            Some(emulator) => {
-                let mut both = [signal, PollFd::from_borrowed_fd(emulator.as_fd(), PollFlags::IN)];
-                await_one(&mut both)?;
-                (!both[0].revents().is_empty(), both[1].revents())
-            }
-            None => {
-                await_one(&mut [signal])?;
-                (true, PollFlags::empty())
-            }
+        let (signalled, calls) = if let Some(emulator) = &emulator {
+            let mut both = [signal, PollFd::from_borrowed_fd(emulator.as_fd(), PollFlags::IN)];
+            await_one(&mut both)?;
+            (!both[0].revents().is_empty(), both[1].revents())
+        } else {
+            await_one(&mut [signal])?;
+            (true, PollFlags::empty())
         };
         match &mut emulator {
             Some(emulator) if calls.contains(PollFlags::IN) => emulator.serve()?,
