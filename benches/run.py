@@ -101,18 +101,29 @@ def overhead(base: str, peer: Peer) -> float:
     return max(build(1 + COMMANDS) - one, 0.0) / COMMANDS
 
 
-def unpack(base: str, peer: Peer) -> float:
+def fresh_base(base: str) -> str:
+    """The same files as one layer that nobody has ever seen, in the registry of the test bed."""
+    image = f"{os.environ['COOPER_TEST_REGISTRY']}/cooper-bench/base:{uuid.uuid4().hex[:12]}"
+    folder = project(
+        f"FROM {base} AS marked\nRUN echo {uuid.uuid4().hex} > /marker\nFROM scratch\nCOPY --from=marked / /\n"
+    )
+    run(COOPER, "build", "--engine", "native", "--progress", "quiet", "--push", "-t", image, str(folder))
+    return image
+
+
+def unpack(image: str, peer: Peer) -> float:
     """Seconds from an empty store to the end of a first command."""
     peer.forget()
-    return peer.build(project(f"FROM {base}\nRUN true {uuid.uuid4().hex}\n"))
+    return peer.build(project(f"FROM {image}\nENV PATH=/usr/bin:/bin\nRUN true\n"))
 
 
-def pull(base: str) -> float:
-    """Seconds of a `docker pull` of a base that the daemon does not have."""
-    subprocess.run(["docker", "rmi", "--force", base], capture_output=True, check=False)
+def pull(image: str) -> float:
+    """Seconds of a `docker pull` of layers that the daemon does not have."""
     start = time.perf_counter()
-    run("docker", "pull", "--quiet", base)
-    return time.perf_counter() - start
+    run("docker", "pull", "--quiet", image)
+    seconds = time.perf_counter() - start
+    run("docker", "rmi", "--force", image)
+    return seconds
 
 
 def zenml_image(base: str, peer: Peer) -> float:
@@ -141,8 +152,8 @@ def main() -> None:
     questions: dict[str, dict[str, Callable[[], float]]] = {
         "overhead": {peer.name: lambda peer=peer: overhead(base, peer) for peer in found},  # type: ignore[misc]
         "unpack": {
-            **{peer.name: lambda peer=peer: unpack(base, peer) for peer in found if peer.name != "docker"},  # type: ignore[misc]
-            "docker pull": lambda: pull(base),
+            **{peer.name: lambda peer=peer: unpack(fresh_base(base), peer) for peer in found if peer.name != "docker"},  # type: ignore[misc]
+            "docker pull": lambda: pull(fresh_base(base)),
         },
         "zenml": {peer.name: lambda peer=peer: zenml_image(base, peer) for peer in found},  # type: ignore[misc]
     }
