@@ -32,7 +32,7 @@ ZENML = "zenml[local]==0.98.0"
 
 
 class Peer:
-    """Something that builds from a folder with a Dockerfile, and keeps nothing of the result but its cache."""
+    """Something that builds and pushes from a folder with a Dockerfile."""
 
     def __init__(self, name: str, command: list[str], forget: Callable[[], object]) -> None:
         self.name = name
@@ -50,24 +50,30 @@ class Peer:
         return time.perf_counter() - start
 
 
-def peers(store: Path) -> list[Peer]:
-    """Whoever is here."""
-    os.environ["COOPER_CACHE_DIR"] = str(store)
+def new_store(folder: Path) -> None:
+    """Has builds use a store that is empty. Old ones stay until the end: ext4 is slow where much was just removed."""
+    os.environ["COOPER_CACHE_DIR"] = tempfile.mkdtemp(dir=folder)
+
+
+def peers(stores: Path, image: str) -> list[Peer]:
+    """Whoever is here. Each pushes what it builds."""
+    new_store(stores)
     found = [
         Peer(
             "cooper",
-            [COOPER, "build", "--engine", "native", "--progress", "quiet", "-o", "type=image", "-t", "bench:run", "{}"],
-            lambda: shutil.rmtree(store, ignore_errors=True),
+            [COOPER, "build", "--engine", "native", "--progress", "quiet", "--push", "-t", f"{image}:cooper", "{}"],
+            lambda: new_store(stores),
         )
     ]
     if shutil.which("buildctl") and os.environ.get("BUILDKIT_HOST"):
         folders = ["--local", "context={}", "--local", "dockerfile={}"]
-        command = ["buildctl", "build", "--frontend", "dockerfile.v0", *folders]
+        output = ["--output", f"type=image,name={image}:buildctl,push=true,registry.insecure=true"]
+        command = ["buildctl", "build", "--frontend", "dockerfile.v0", *folders, *output]
         found.append(Peer("buildctl", command, lambda: run("buildctl", "prune", "--all")))
     found.append(
         Peer(
             "docker",
-            [COOPER, "build", "--engine", "docker", "--progress", "quiet", "-t", "cooper-bench:run", "{}"],
+            [COOPER, "build", "--engine", "docker", "--progress", "quiet", "--push", "-t", f"{image}:docker", "{}"],
             lambda: None,
         )
     )
@@ -147,8 +153,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(".bench/run.json"))
     arguments = parser.parse_args()
     base = os.environ["COOPER_TEST_PYTHON"]
-    store = Path(tempfile.mkdtemp(prefix="cooper-bench-store-"))
-    found = peers(store)
+    stores = Path(tempfile.mkdtemp(prefix="cooper-bench-store-"))
+    found = peers(stores, f"{os.environ['COOPER_TEST_REGISTRY']}/cooper-bench/run")
     questions: dict[str, dict[str, Callable[[], float]]] = {
         "overhead": {peer.name: lambda peer=peer: overhead(base, peer) for peer in found},  # type: ignore[misc]
         "unpack": {
@@ -170,7 +176,7 @@ def main() -> None:
                 median = statistics.median(seconds)
                 print(f"{question:<10} {name:<12} {median:9.3f} s  {median / ours:6.1f}x", flush=True)
     finally:
-        shutil.rmtree(store, ignore_errors=True)
+        shutil.rmtree(stores, ignore_errors=True)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=2))
 
