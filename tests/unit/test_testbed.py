@@ -79,6 +79,11 @@ def test_a_command_that_is_missing_comes_with_a_hint() -> None:
         say.run(["no-such-program"], hint="install this")
 
 
+def test_an_image_is_the_same_by_import_and_by_a_dockerfile() -> None:
+    recipe = image.Recipe("x", lambda _: None, {}, {"A": 'b "c"'}, ("sh", "-c"))
+    assert recipe.changes() == ['ENV A="b \\"c\\""', 'CMD ["sh", "-c"]']
+
+
 def test_an_image_is_named_after_its_recipe() -> None:
     def recipe(**inputs: str) -> image.Recipe:
         return image.Recipe("python", lambda _: None, inputs)
