@@ -67,7 +67,7 @@ from zenml.cli.cli import cli
 from zenml_cooper import flavors
 from zenml_cooper._register import register_flavors
 
-own = ["DockerImageBuilderFlavor", "NativeImageBuilderFlavor", "KanikoImageBuilderFlavor"]
+own = ["NativeImageBuilderFlavor", "DockerImageBuilderFlavor", "KanikoImageBuilderFlavor"]
 assert flavors.__all__ == own, flavors.__all__
 for integration, name in {"aws": "AWSImageBuilderFlavor", "gcp": "GCPImageBuilderFlavor"}.items():
     try:
