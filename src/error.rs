@@ -373,7 +373,9 @@ impl Error {
                 "check the space and the permissions there, or set COOPER_CACHE_DIR to another directory on a local disk"
             }
             Self::StoreDamaged { .. } => "build again: what was damaged is gone and will be made anew",
-            Self::StepUnsupported { .. } => "build with an engine that can: `--engine docker`, flavor `cooper_docker`",
+            Self::StepUnsupported { .. } => {
+                "see `cooper doctor --engine native`, or build with `--engine docker`, flavor `cooper_docker`"
+            }
             Self::Sandbox { .. } => "`cooper doctor --engine native` says what works on this machine",
             Self::OutputFailed { .. } => "check the space and the permissions there",
             Self::Internal { .. } => "please report this, with the output of `cooper doctor --json`",

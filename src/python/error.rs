@@ -124,7 +124,7 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         Error::DaemonUnreachable { endpoint, reason } => set!(endpoint, reason),
         Error::DaemonDenied { endpoint } => set!(endpoint),
         Error::DaemonRefused { action, status, message } => set!(action, status, message),
-        Error::DaemonProtocol { action, reason } => set!(action, reason),
+        Error::DaemonProtocol { action, reason } | Error::Sandbox { action, reason } => set!(action, reason),
         Error::DaemonConfig { setting, reason } => set!(setting, reason),
         Error::RegistryDenied { registry, reference, message, had_credentials } => {
             set!(registry, reference, message, had_credentials);
@@ -134,7 +134,6 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         }
         Error::DigestMismatch { reference, expected, found } => set!(reference, expected, found),
         Error::ImageInvalid { what, reason } => set!(what, reason),
-        Error::Sandbox { action, reason } => set!(action, reason),
         Error::PlatformMissing { reference, platform, available } => set!(reference, platform, available),
         Error::RegistryRefused { registry, action, status, message } => set!(registry, action, status, message),
         Error::Store { path, action, source } => {

@@ -1,22 +1,29 @@
 //! The store of the native engine without a build.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
 use super::run::{Caller, Work};
-use super::{CancelHandle, convert, flag, run};
+use super::{CancelHandle, convert, flag, run, sandbox};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::sandbox::Sandboxes;
 use crate::store::{Policy, Store, parse_age, parse_size};
 
 /// Opens the user's store and does something with it, on a thread for blocking work.
 async fn with<T: Send + 'static>(
     given: Work,
+    remover: Option<Sandboxes>,
     work: impl FnOnce(&Store, Work) -> Result<T> + Send + 'static,
 ) -> Result<(Store, T)> {
     let blocking = move || {
         let store = Store::of_user(&Environment::of_process())?;
+        let store = match remover {
+            Some(remover) => store.with_remover(Arc::new(remover)),
+            None => store,
+        };
         let result = work(&store, given)?;
         Ok((store, result))
     };
@@ -32,7 +39,7 @@ pub(super) fn store_usage<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let caller = Caller { cancel: flag(cancel), ..Caller::default() };
     let look = |store: &Store, given: Work| store.usage(&given.job.cancel);
-    let (store, usage) = run::run(py, &caller, |given| with(given, look))?;
+    let (store, usage) = run::run(py, &caller, |given| with(given, None, look))?;
     about(&store, convert::object(py, &usage)?)
 }
 
@@ -48,8 +55,10 @@ pub(super) fn store_prune<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let caller = Caller { cancel: flag(cancel), ..Caller::default() };
     let policy = policy(keep_storage, older_than);
+    // Unpacked layers may belong to ids that only a process in their namespace can act for.
+    let remover = sandbox::helper(py).map(Sandboxes::new);
     let prune = move |store: &Store, given: Work| store.prune(&policy?, &given.job.cancel);
-    let (store, pruned) = run::run(py, &caller, |given| with(given, prune))?;
+    let (store, pruned) = run::run(py, &caller, |given| with(given, remover, prune))?;
     about(&store, convert::object(py, &pruned)?)
 }
 

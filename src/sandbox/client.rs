@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,6 +18,7 @@ use super::{Finished, IdMap, Level, LevelSupport, Problem, Spec, Support, Task, 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::request::Helper;
+use crate::store::Remover;
 
 /// How often a thread that waits for a helper looks whether it is to stop: far below the 200 ms in which a build ends.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -143,6 +144,17 @@ impl Sandboxes {
         if idle.len() < MOST_IDLE {
             idle.push(session);
         }
+    }
+}
+
+/// Removes what belongs to subordinate ids, or to nobody who may look into it from outside.
+impl Remover for Sandboxes {
+    fn remove(&self, directories: &[PathBuf]) {
+        let task = Task::Remove { paths: directories.to_vec() };
+        // What is left is tried again the next time.
+        let _ = [Level::Subordinate, Level::Single]
+            .into_iter()
+            .find(|level| self.task(*level, &task, &Cancel::new()).is_ok());
     }
 }
 

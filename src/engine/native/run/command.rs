@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::super::stage::Builder;
+use super::machine::Machine;
 use crate::dockerfile::instruction::{Network, Security};
 use crate::dockerfile::step::RunStep;
 use crate::dockerfile::{Step, Variables};
 use crate::error::{Error, Result, StepFailure};
 use crate::request::BuildOptions;
 use crate::rootfs::{ExecUser, View};
-use crate::sandbox::{self, Process, Spec, Ulimit};
+use crate::sandbox::{self, Level, Process, Spec, Ulimit};
 use crate::secret::Secret;
 
 /// The proxies, in BuildKit's order. Each is set in both cases.
@@ -37,6 +38,16 @@ impl Builder<'_> {
             let message =
                 format!("`--device={}` is not available: commands get no devices of this machine", device.name);
             return Err(self.unsupported(step, message));
+        }
+        Ok(())
+    }
+
+    /// Fails with `StepUnsupported` for what no command gets at a level.
+    pub(super) fn refuse_at(&self, machine: &Machine, step: &Step, run: &RunStep) -> Result<()> {
+        let options = &self.around.shared.request.options;
+        if machine.level == Level::Chroot && network(run, options) == Network::None {
+            let message = "`--network=none` is not available in the sandbox `chroot`: it shares this machine's network";
+            return Err(self.unsupported(step, message.to_owned()));
         }
         Ok(())
     }

@@ -95,6 +95,10 @@ impl Machine {
             Err(error) => return Ok(Err(Impossible { reason: error.to_string(), advice: error.hint() })),
         };
         let level = match choose(&support, level(spec)?) {
+            Ok(Level::Chroot) if runtime.is_some() => {
+                let reason = "an OCI runtime needs namespaces, which the sandbox `chroot` does without".to_owned();
+                return Ok(Err(Impossible { reason, advice: Some("leave `runtime` out".into()) }));
+            }
             Ok(level) => level,
             Err(impossible) => return Ok(Err(impossible)),
         };
@@ -170,11 +174,13 @@ fn choose(support: &Support, asked: Option<Level>) -> std::result::Result<Level,
     }
 }
 
-/// Why no level works: each with its reason, and the first advice.
+/// Why no level works: each with its reason, and one advice.
 fn none(support: &Support) -> Impossible {
     let mut problems = support.levels.iter().filter_map(|found| Some((found.level, found.problem.as_ref()?)));
     let reasons: Vec<String> = problems.clone().map(|(level, problem)| format!("{level}: {problem}")).collect();
-    let mut advice = problems.find_map(|(_, problem)| problem.advice.clone());
+    // The one that wants the least comes first.
+    let single = support.of(Level::Single).and_then(|found| found.problem.as_ref()?.advice.clone());
+    let mut advice = single.or_else(|| problems.find_map(|(_, problem)| problem.advice.clone()));
     if support.levels.iter().any(|found| found.level == Level::Chroot && found.problem.is_none()) {
         advice = Some("`sandbox=chroot` runs commands, but keeps nothing of this container from them".into());
     }

@@ -148,6 +148,7 @@ impl Builder<'_> {
         let trace = Trace::of_command(self.stage.key, parts.digest(), parts.named(), &files);
         let why = self.around.shared.why(&step.text, trace).await?;
         running.say(&format!("not in the cache: {why}")).await;
+        self.refuse_at(&machine, step, run)?;
         let layer = Box::pin(self.execute(step, run, &inputs, &machine, running)).await?;
         self.keep(step, key, layer).await?;
         if let Some(quick) = quick {
