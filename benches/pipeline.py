@@ -1,4 +1,4 @@
-"""Times ZenML's own image builds of a pipeline: the stock `local` image builder against `cooper_docker`, in one run.
+"""Times ZenML's own image builds of a pipeline: the stock `local` image builder against ours, in one run.
 
 The stack has the `local_docker` orchestrator and a registry on the loopback. Two kinds of images are built, each new
 for its round: requirements only (ZenML's default), and with the code in the image. Each is built the first time, again
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import comparison
 
-BUILDERS = {"local": "local", "cooper": "cooper_docker"}
+BUILDERS = {"local": "local", "cooper": "cooper", "cooper_docker": "cooper_docker"}
 
 PROJECT = """
 import json, os, pathlib, sys, time
@@ -82,8 +82,9 @@ def make_stacks(root: Path, registry: str) -> None:
     command(root, *zenml, "init")
     command(root, *zenml, "orchestrator", "register", "containers", "--flavor=local_docker")
     command(root, *zenml, "container-registry", "register", "plain", "--flavor=default", f"--uri={registry}")
-    source = "zenml_cooper.flavors.DockerImageBuilderFlavor"
-    command(root, *zenml, "image-builder", "flavor", "register", source)
+    for kind in ("Native", "Docker"):
+        source = f"zenml_cooper.flavors.{kind}ImageBuilderFlavor"
+        command(root, *zenml, "image-builder", "flavor", "register", source)
     for name, flavor in BUILDERS.items():
         command(root, *zenml, "image-builder", "register", name, f"--flavor={flavor}")
         parts = ["-o", "containers", "-a", "default", "-c", "plain", "-i", name]
