@@ -155,16 +155,18 @@ def test_owners_are_the_same_at_each_level(
 ) -> None:
     text = (
         f"FROM {busybox}\nRUN mkdir -p /d/e && echo 1 > /d/f && ln -s f /d/l && chown -R 1000:1001 /d/e /d/f"
-        " && chown -h 12:13 /d/l && chmod 4755 /d/f\nRUN cp -a /d /copy && mv /d/f /d/g && stat -c %u:%g /d/g > /seen\n"
+        " && chown -h 12:13 /d/l && chmod 4755 /d/f && cp -a /d /copy\n"
+        "RUN mkdir /further && cp -a /d/e /d/f /further/ && mv /d/f /d/g"
+        " && stat -c %u:%g /d/g > /seen\n"
         "USER 1000\nRUN id -u > /tmp/id\n"
     )
     root, image = project({"Dockerfile": text}), name(f"{registry}/cooper-test/owners")
     zenml_cooper.build(root, tags=[image], push=True, engine="native", sandbox=level)  # type: ignore[arg-type]
     docker("pull", image)
-    owners = {path: found[2:4] for path, found in tree(image).items() if path.startswith(("d", "copy"))}
+    owners = {path: found[2:4] for path, found in tree(image).items() if path.startswith(("d", "copy", "further"))}
     assert owners == {
-        **dict.fromkeys(("d", "copy"), (0, 0)),
-        **dict.fromkeys(("d/e", "d/g", "copy/e", "copy/f"), (1000, 1001)),
+        **dict.fromkeys(("d", "copy", "further"), (0, 0)),
+        **dict.fromkeys(("d/e", "d/g", "copy/e", "copy/f", "further/e", "further/f"), (1000, 1001)),
         **dict.fromkeys(("d/l", "copy/l"), (12, 13)),
     }
     assert docker("run", "--rm", image, "cat", "/seen", "/tmp/id").split() == ["1000:1001", "1000"]
