@@ -16,6 +16,7 @@ use rustix::io::{Errno, read};
 use super::protocol::{Answer, Failure, Request, receive, send};
 use super::{Finished, IdMap, Level, LevelSupport, Problem, Spec, Support, Task, TaskAnswer};
 use crate::cancel::Cancel;
+use crate::dockerfile::DEFAULT_PATH;
 use crate::error::{Error, Result};
 use crate::request::Helper;
 use crate::store::Remover;
@@ -28,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 << 10;
 /// Idle helpers that are kept.
 const MOST_IDLE: usize = 8;
-/// Where helpers find the programs that map ids.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Helpers that are started when they are needed, and end with this value. Any number of threads may use it at once; a helper
 /// does one thing at a time, and is used again.
@@ -183,7 +182,7 @@ impl Session {
             let (ours, theirs) = UnixStream::pair()?;
             let mut command = Command::new(&helper.program);
             // What is in this process's environment is none of the command's business, and it is told nothing by arguments.
-            command.args(&helper.arguments).env_clear().env("PATH", PATH).current_dir("/");
+            command.args(&helper.arguments).env_clear().env("PATH", DEFAULT_PATH).current_dir("/");
             command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
             // Ctrl-C goes to the build, which ends it.
             command.process_group(0);

@@ -181,3 +181,30 @@ pub struct Ulimit {
     /// How far the command may raise it.
     pub hard: i64,
 }
+
+impl Ulimit {
+    /// The limits that Linux has, and their numbers (setrlimit(2)).
+    pub const KNOWN: [(&'static str, u32); 16] = [
+        ("as", libc::RLIMIT_AS),
+        ("core", libc::RLIMIT_CORE),
+        ("cpu", libc::RLIMIT_CPU),
+        ("data", libc::RLIMIT_DATA),
+        ("fsize", libc::RLIMIT_FSIZE),
+        ("locks", libc::RLIMIT_LOCKS),
+        ("memlock", libc::RLIMIT_MEMLOCK),
+        ("msgqueue", libc::RLIMIT_MSGQUEUE),
+        ("nice", libc::RLIMIT_NICE),
+        ("nofile", libc::RLIMIT_NOFILE),
+        ("nproc", libc::RLIMIT_NPROC),
+        ("rss", libc::RLIMIT_RSS),
+        ("rtprio", libc::RLIMIT_RTPRIO),
+        ("rttime", libc::RLIMIT_RTTIME),
+        ("sigpending", libc::RLIMIT_SIGPENDING),
+        ("stack", libc::RLIMIT_STACK),
+    ];
+
+    /// The number of a limit; `None` if there is none of that name.
+    pub fn number(name: &str) -> Option<u32> {
+        Self::KNOWN.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    }
+}

@@ -8,7 +8,7 @@ use cooper::Error;
 use cooper::cancel::Cancel;
 use cooper::sandbox::{Exit, Level, Mount, Network, Root, Ulimit};
 
-use crate::sandbox_bed::{Bed, Who, exists, ways};
+use crate::sandbox_bed::{Bed, Who, exists, running, ways};
 
 #[test]
 fn levels_are_found_by_trying() {
@@ -119,13 +119,6 @@ fn a_command_ends_when_it_is_cancelled() {
         });
         assert_eq!(running(&mark), 0, "{way:?}");
     }
-}
-
-/// How many processes have this argument.
-fn running(mark: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == mark.as_bytes())).count()
 }
 
 #[test]

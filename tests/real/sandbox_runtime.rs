@@ -8,7 +8,7 @@ use cooper::Error;
 use cooper::cancel::Cancel;
 use cooper::sandbox::{Exit, Level, Mount, Network, Spec};
 
-use crate::sandbox_bed::{Bed, Who, ways};
+use crate::sandbox_bed::{Bed, Who, running, ways};
 
 fn runc() -> PathBuf {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
@@ -69,24 +69,19 @@ fn a_runtime_ends_when_it_is_cancelled() {
     let bed = Bed::new(way);
     let mark = format!("95{}", std::process::id());
     let (spec, cancel) = (spec(&bed, &format!("(sleep {mark} &); sleep {mark}")), Cancel::new());
-    let running = || {
-        let lines =
-            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-        lines.filter(|line| line.split(|byte| *byte == 0).any(|word| word == mark.as_bytes())).count()
-    };
     std::thread::scope(|scope| {
         let run = scope.spawn(|| bed.sandboxes.run(&spec, &mut |_, _| {}, &cancel));
         let until = Instant::now() + Duration::from_secs(10);
-        while running() < 2 && Instant::now() < until {
+        while running(&mark) < 2 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(running(), 2);
+        assert_eq!(running(&mark), 2);
         let started = Instant::now();
         cancel.cancel();
         assert!(matches!(run.join().unwrap(), Err(Error::Interrupted)));
         assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
     });
-    assert_eq!(running(), 0);
+    assert_eq!(running(&mark), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::cache::Cache;
 use super::layer::{Layer, Source};
-use super::run::{LateRemover, Runs};
+use super::run::Runs;
 use crate::context::Index;
 use crate::digest::Digest;
 use crate::engine::blocking;
@@ -20,6 +20,7 @@ use crate::oci::Descriptor;
 use crate::registry::client::Client;
 use crate::request::{BuildRequest, Job};
 use crate::rootfs::{LayerIndex, View, decompress};
+use crate::sandbox::Sandboxes;
 use crate::store::{Blob, BlobWriter, Lease, Store};
 
 /// The kind of the records that say what is in a layer, by its diff id.
@@ -69,8 +70,10 @@ impl Shared {
         opened: Opened,
         cache: Cache,
     ) -> Result<Self> {
-        let remover = Arc::new(LateRemover::default());
-        let store = store.with_remover(Arc::clone(&remover) as _);
+        let store = match &request.engine.helper {
+            Some(helper) => store.with_remover(Arc::new(Sandboxes::new(helper.clone()))),
+            None => store,
+        };
         Ok(Self {
             request: request.clone(),
             job: job.clone(),
@@ -81,7 +84,7 @@ impl Shared {
             opened,
             hashes: Index::of_user(environment),
             cache,
-            runs: Runs::new(remover),
+            runs: Runs::new(),
             blobs: Once::new(),
             indexes: Once::new(),
         })

@@ -17,9 +17,8 @@ use super::super::protocol::Failure;
 use super::super::spec::{Process, Spec};
 use super::seccomp::Filters;
 use super::{calls, privileges, sys};
+use crate::dockerfile::DEFAULT_PATH;
 
-/// Where programs are looked for without a PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a shell says of a command that is not there.
 const NOT_FOUND: i32 = 127;
 /// What it says of one that cannot be executed.

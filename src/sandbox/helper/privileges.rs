@@ -49,31 +49,11 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// Names of limits, and their numbers.
-const LIMITS: [(&str, u32); 16] = [
-    ("as", libc::RLIMIT_AS),
-    ("core", libc::RLIMIT_CORE),
-    ("cpu", libc::RLIMIT_CPU),
-    ("data", libc::RLIMIT_DATA),
-    ("fsize", libc::RLIMIT_FSIZE),
-    ("locks", libc::RLIMIT_LOCKS),
-    ("memlock", libc::RLIMIT_MEMLOCK),
-    ("msgqueue", libc::RLIMIT_MSGQUEUE),
-    ("nice", libc::RLIMIT_NICE),
-    ("nofile", libc::RLIMIT_NOFILE),
-    ("nproc", libc::RLIMIT_NPROC),
-    ("rss", libc::RLIMIT_RSS),
-    ("rtprio", libc::RLIMIT_RTPRIO),
-    ("rttime", libc::RLIMIT_RTTIME),
-    ("sigpending", libc::RLIMIT_SIGPENDING),
-    ("stack", libc::RLIMIT_STACK),
-];
-
 /// Sets the limits of this process. Raising them takes a right that a user namespace does not give.
 pub(super) fn set_limits(limits: &[Ulimit]) -> io::Result<()> {
     for Ulimit { name, soft, hard } in limits {
         let unknown = || io::Error::other(format!("`{name}` is no limit"));
-        let number = LIMITS.iter().find(|(known, _)| known == name).map(|(_, number)| *number).ok_or_else(unknown)?;
+        let number = Ulimit::number(name).ok_or_else(unknown)?;
         let value = |limit: i64| u64::try_from(limit).unwrap_or(libc::RLIM_INFINITY);
         sys::set_limit(number, value(*soft), value(*hard))
             .map_err(|error| io::Error::other(format!("the limit `{name}` cannot be {soft}:{hard}: {error}")))?;

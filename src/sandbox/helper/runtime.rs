@@ -17,6 +17,7 @@ use super::super::spec::{Mount, Root, Spec};
 use super::bundle::{self, Bound};
 use super::place::{Kind, Place};
 use super::{mounts, root, sys};
+use crate::dockerfile::DEFAULT_PATH;
 
 /// Where a bundle is, beside the root.
 pub(super) fn directory(spec: &Spec) -> PathBuf {
@@ -120,7 +121,7 @@ pub(super) fn become_runtime(spec: &Spec, runtime: &Path) -> Failure {
         }
         arguments.extend([c"run".to_owned(), c"--bundle".to_owned(), text(&directory)?]);
         arguments.push(CString::new(format!("cooper-{}", std::process::id()))?);
-        let environment = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        let environment = [CString::new(format!("PATH={DEFAULT_PATH}"))?];
         Ok(sys::execute(&text(runtime)?, &arguments, &environment))
     };
     let error = attempt().unwrap_or_else(|error| error);

@@ -159,32 +159,15 @@ fn ulimit(text: &str) -> Result<Ulimit> {
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
         Some(Ulimit { name: name.to_lowercase(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
     };
-    let known = parse().filter(|limit| LIMITS.contains(&limit.name.as_str()));
+    let known = parse().filter(|limit| Ulimit::number(&limit.name).is_some());
     known.ok_or_else(|| Error::InvalidOption {
         name: "ulimit".into(),
-        reason: format!("`{text}` is not NAME=SOFT[:HARD] with one of {}", LIMITS.join(", ")),
+        reason: format!(
+            "`{text}` is not NAME=SOFT[:HARD] with one of {}",
+            Ulimit::KNOWN.map(|(name, _)| name).join(", ")
+        ),
     })
 }
-
-/// The limits that Linux has.
-const LIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// Fails with `InvalidOption` for limits that there are none of.
 pub(in super::super) fn check(options: &BuildOptions) -> Result<()> {

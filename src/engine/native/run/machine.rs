@@ -1,7 +1,7 @@
 //! What runs commands here: found out once, when the first command has to run.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -11,7 +11,6 @@ use crate::request::{EngineSpec, Helper};
 use crate::rootfs::{Fixes, Form};
 use crate::sandbox::{IdMap, Level, Problem, Sandboxes, Support, Task, TaskAnswer};
 use crate::spelling;
-use crate::store::Remover;
 
 /// The OCI runtimes that are known by a name.
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
@@ -135,14 +134,6 @@ impl Machine {
     }
 }
 
-/// Removes what belongs to subordinate ids.
-impl Remover for Machine {
-    fn remove(&self, directories: &[PathBuf]) {
-        // What is left is tried again the next time.
-        let _ = self.task(&Task::Remove { paths: directories.to_vec() }, &Cancel::new());
-    }
-}
-
 fn support(sandboxes: &Sandboxes, helper: &Helper, store: &Path, cancel: &Cancel) -> Result<Support> {
     let is_it = |(path, other, _): &&(PathBuf, Helper, Support)| path == store && other == helper;
     let known = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,26 +205,6 @@ fn runtime(name: &str, environment: &Environment) -> std::result::Result<PathBuf
         reason: format!("the runtime `{name}` is not in PATH"),
         advice: Some(format!("install `{name}`, or leave `runtime` out")),
     })
-}
-
-/// Removes with whatever was found by then.
-#[derive(Debug, Default)]
-pub(in super::super) struct LateRemover(Mutex<Option<Arc<Machine>>>);
-
-impl LateRemover {
-    /// Says who removes.
-    pub(in super::super) fn set(&self, machine: &Arc<Machine>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(machine));
-    }
-}
-
-impl Remover for LateRemover {
-    fn remove(&self, directories: &[PathBuf]) {
-        let machine = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(machine) = machine {
-            machine.remove(directories);
-        }
-    }
 }
 
 #[cfg(test)]

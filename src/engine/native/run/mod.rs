@@ -50,7 +50,6 @@ use self::machine::{Impossible, Machine};
 use self::output::Output;
 use self::secrets::Known;
 
-pub(super) use self::machine::LateRemover;
 pub(super) use self::stand::Copied;
 
 /// At least so many layers are unpacked at once: what comes from a registry waits for it most of the time.
@@ -59,7 +58,6 @@ const LEAST_AT_ONCE: usize = 3;
 /// What all commands of a build share.
 pub(super) struct Runs {
     machine: OnceCell<std::result::Result<Arc<Machine>, Impossible>>,
-    remover: Arc<LateRemover>,
     secrets: Arc<Known>,
     agents: OnceCell<Agents>,
     trees: Once<Tree>,
@@ -73,11 +71,10 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Nothing has run yet.
-    pub(super) fn new(remover: Arc<LateRemover>) -> Self {
+    pub(super) fn new() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             machine: OnceCell::new(),
-            remover,
             secrets: Arc::default(),
             agents: OnceCell::new(),
             trees: Once::new(),
@@ -101,11 +98,7 @@ impl Shared {
         let find = || async {
             let (spec, environment) = (self.request.engine.clone(), Arc::clone(&self.environment));
             let (store, cancel) = (self.store.path().to_owned(), self.job.cancel.clone());
-            let found = blocking(move || Machine::find(&spec, &environment, &store, &cancel)).await?.map(Arc::new);
-            if let Ok(machine) = &found {
-                self.runs.remover.set(machine);
-            }
-            Ok(found)
+            Ok(blocking(move || Machine::find(&spec, &environment, &store, &cancel)).await?.map(Arc::new))
         };
         self.runs.machine.get_or_try_init(find).await
     }
