@@ -29,7 +29,7 @@ fn inputs(options: &BuildOptions, environment: &Environment) -> Inputs {
     Inputs {
         build_args: given.collect(),
         build_platform: Platform::of_containers(),
-        target_platform: options.platform.clone(),
+        target_platform: options.platform().cloned(),
         target: options.target.clone(),
         contexts: options.build_contexts.keys().cloned().collect(),
     }

@@ -150,6 +150,12 @@ pub enum Error {
     /// The machine that builds has no space left.
     #[error("no space left on the machine that builds: {message}")]
     NoSpace { message: String },
+    /// No BuildKit answers at an address, or at any of several.
+    #[error("no BuildKit answers at {endpoint}: {reason}")]
+    WorkerUnreachable { endpoint: String, reason: String },
+    /// A BuildKit went away while it built.
+    #[error("the BuildKit at {endpoint} went away: {reason}")]
+    WorkerLost { endpoint: String, reason: String },
     /// The address, TLS files or Docker context that lead to the daemon are wrong.
     #[error("{setting}: {reason}")]
     DaemonConfig { setting: String, reason: String },
@@ -255,6 +261,8 @@ impl Error {
         "daemon-refused",
         "daemon-protocol",
         "no-space",
+        "worker-unreachable",
+        "worker-lost",
         "daemon-config",
         "registry-denied",
         "registry-unreachable",
@@ -309,6 +317,8 @@ impl Error {
             Self::DaemonRefused { .. } => "daemon-refused",
             Self::DaemonProtocol { .. } => "daemon-protocol",
             Self::NoSpace { .. } => "no-space",
+            Self::WorkerUnreachable { .. } => "worker-unreachable",
+            Self::WorkerLost { .. } => "worker-lost",
             Self::DaemonConfig { .. } => "daemon-config",
             Self::RegistryDenied { .. } => "registry-denied",
             Self::RegistryUnreachable { .. } => "registry-unreachable",
@@ -356,6 +366,10 @@ impl Error {
             Self::DaemonDenied { .. } => {
                 "add the user to the group that owns the socket (usually `docker`), or use a rootless daemon; then log in again"
             }
+            Self::WorkerUnreachable { .. } => {
+                "start buildkitd, or name its address (`endpoints` of the image builder, --endpoint, or BUILDKIT_HOST); `cooper doctor --engine buildkit` shows what was tried"
+            }
+            Self::WorkerLost { .. } => "look at its log, and build again: what it had finished is in its cache",
             Self::NoSpace { .. } => {
                 "free some space there, e.g. with `docker system prune` or `cooper cache prune`, and build again"
             }

@@ -33,6 +33,7 @@ pub mod fetch;
 mod folders;
 pub mod image;
 pub mod layer;
+mod moby;
 pub mod mtime;
 pub mod net;
 pub mod oci;

@@ -5,6 +5,7 @@
 //! value, which may be a secret.
 
 mod arguments;
+mod attach;
 mod compression;
 mod fields;
 mod places;
@@ -46,7 +47,7 @@ const OPTIONS: &[Known] = &[
     known("build-arg", &["build_args", "buildargs"], |to, given| put(&mut to.build_args, given.arguments())),
     known("label", &["labels"], |to, given| put(&mut to.labels, given.labels())),
     known("target", &[], |to, given| put(&mut to.target, given.text().map(Some))),
-    known("platform", &[], |to, given| put(&mut to.platform, given.platform().map(Some))),
+    known("platform", &["platforms"], |to, given| put(&mut to.platforms, given.platforms())),
     known("no-cache", &["nocache"], |to, given| put(&mut to.no_cache, given.flag())),
     known("no-cache-filter", &[], |to, given| put(&mut to.no_cache_filter, given.names())),
     known("pull", &[], |to, given| put(&mut to.pull, given.flag())),
@@ -74,9 +75,14 @@ const OPTIONS: &[Known] = &[
     known("container-limits", &[], container_limits),
     known("source-date-epoch", &[], |to, given| put(&mut to.source_date_epoch, given.count().map(Some))),
     known("compression", &[], |to, given| put(&mut to.compression, given.compression().map(Some))),
+    known("force-compression", &[], |to, given| put(&mut to.force_compression, given.flag().map(Some))),
+    known("oci-mediatypes", &["oci_media_types"], |to, given| put(&mut to.oci_media_types, given.flag().map(Some))),
     known("fold", &[], |to, given| put(&mut to.fold, given.flag().map(Some))),
-    known("provenance", &[], |_, given| given.only_false("attestations are not supported by this engine")),
-    known("sbom", &[], |_, given| given.only_false("attestations are not supported by this engine")),
+    known("annotation", &["annotations"], |to, given| put(&mut to.annotations, given.annotations())),
+    known("attest", &["attestation", "attestations"], |to, given| attest(to, given.attestations())),
+    known("provenance", &[], |to, given| attest(to, given.attestation("provenance"))),
+    known("sbom", &[], |to, given| attest(to, given.attestation("sbom"))),
+    known("allow", &["entitlements"], |to, given| put(&mut to.entitlements, given.entitlements())),
 ];
 
 /// Real options of `docker build` or docker-py that have another place here, and options that nothing here can serve.
@@ -119,13 +125,33 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["security_opt"], "Docker serves it on Windows only"),
     (&["cpuset_mems"], "not supported; `cpuset-cpus` is"),
     (&["disable_content_trust"], "content trust is not supported: images are neither signed nor verified"),
-    (
-        &["annotation", "annotations", "attest", "attestations"],
-        "annotations and attestations are not supported by this engine",
-    ),
-    (&["allow"], "extra entitlements are not supported by this engine"),
     (&["call", "check"], "this engine builds only; it does not check or describe a Dockerfile"),
 ];
+
+/// Attestations come in three options, which add to each other.
+fn attest(to: &mut BuildOptions, given: Result<BTreeMap<String, Option<String>>>) -> Result<()> {
+    for (kind, parameters) in given? {
+        match parameters {
+            Some(parameters) => to.attestations.insert(kind, parameters),
+            None => to.attestations.remove(&kind),
+        };
+    }
+    Ok(())
+}
+
+/// The first option that only the BuildKit engine serves, in the Docker CLI's words, and what it does.
+pub fn only_buildkit_engine(options: &BuildOptions) -> Option<(&'static str, &'static str)> {
+    [
+        ("platform", "build for several platforms at once", options.platforms.len() > 1),
+        ("annotation", "annotate the image", !options.annotations.is_empty()),
+        ("attest", "attest how the image was made", !options.attestations.is_empty()),
+        ("allow", "give a build further rights", !options.entitlements.is_empty()),
+        ("oci-mediatypes", "choose the media types", options.oci_media_types.is_some()),
+        ("force-compression", "compress the layers of the base anew", options.force_compression == Some(true)),
+    ]
+    .into_iter()
+    .find_map(|(option, feature, given)| given.then_some((option, feature)))
+}
 
 /// docker-py's `container_limits={"memory": ..., "memswap": ..., "cpushares": ..., "cpusetcpus": ...}`.
 fn container_limits(to: &mut BuildOptions, given: Given) -> Result<()> {

@@ -176,8 +176,8 @@ pub struct BuildOptions {
     pub labels: BTreeMap<String, String>,
     /// `--target`: the stage to build.
     pub target: Option<String>,
-    /// `--platform`: one; the daemon's own where `None`.
-    pub platform: Option<Platform>,
+    /// `--platform`: the machine's own where there is none. More than one makes an index, which a BuildKit can.
+    pub platforms: Vec<Platform>,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: stages, by name or number, that are built without the cache.
@@ -224,8 +224,19 @@ pub struct BuildOptions {
     pub cpu_quota: Option<u64>,
     /// Unix time that replaces newer times in the image (`SOURCE_DATE_EPOCH`).
     pub source_date_epoch: Option<u64>,
-    /// How new layers are compressed (native engine); `None` is gzip.
+    /// How new layers are compressed (native and BuildKit engines); `None` is gzip.
     pub compression: Option<CompressionSpec>,
+    /// Whether the layers of the base are compressed anew as well (BuildKit engine); `None` is no.
+    pub force_compression: Option<bool>,
+    /// OCI's media types, or Docker's (BuildKit engine); `None` is what the other options need, Docker's where any will do.
+    pub oci_media_types: Option<bool>,
+    /// `--annotation`: the exporter's attribute, e.g. `annotation-manifest.KEY` -> value (BuildKit engine).
+    pub annotations: BTreeMap<String, String>,
+    /// `--attest`, `--provenance`, `--sbom`: type -> parameters, e.g. `provenance` -> `mode=max` (BuildKit engine). None is
+    /// made unless it is asked for.
+    pub attestations: BTreeMap<String, String>,
+    /// `--allow`: what the build may do that BuildKit asks for, e.g. `security.insecure` (BuildKit engine).
+    pub entitlements: BTreeSet<String>,
     /// Whether `RUN chmod -R a+rw .` and its like become part of the COPY before them, where that gives the same files
     /// (native engine); `None` is yes.
     pub fold: Option<bool>,
@@ -270,12 +281,17 @@ pub struct SshSpec {
 pub struct EngineSpec {
     /// Which engine.
     pub kind: EngineKind,
-    /// The daemon's address (`unix://`, `tcp://`, `ssh://`, ...); `None` finds it as the Docker CLI does.
-    pub endpoint: Option<String>,
+    /// The daemon's address (`unix://`, `tcp://`, `ssh://`, ...); without one it is found as the Docker CLI does, or by
+    /// `BUILDKIT_HOST`. The BuildKit engine takes several.
+    pub endpoints: Vec<String>,
     /// The Docker context to use (`docker context ls`), in place of the current one.
     pub docker_context: Option<String>,
-    /// Files for a TLS connection to `endpoint`; `None` follows `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+    /// TLS for the connections to `endpoints`; `None` follows `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
     pub tls: Option<TlsSpec>,
+    /// Sent to a buildkitd with each call, as `authorization: Bearer`: for a proxy before it that asks for one.
+    pub token: Option<Secret<String>>,
+    /// How several workers share the work.
+    pub pool: PoolSpec,
     /// Which builder of a Docker daemon.
     pub builder: BuilderChoice,
     /// Where things are kept between builds, in place of `COOPER_CACHE_DIR`.
@@ -301,18 +317,76 @@ pub struct Helper {
     pub arguments: Vec<std::ffi::OsString>,
 }
 
-/// Files for a TLS connection.
+/// Whom a TLS connection trusts, and what it shows.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSpec {
     /// Certificates of the authority that signed the daemon's; `None` trusts the system's.
-    pub ca_cert: Option<PathBuf>,
+    pub ca_cert: Option<Pem>,
     /// Our certificate.
-    pub client_cert: Option<PathBuf>,
+    pub client_cert: Option<Pem>,
     /// Our key.
-    pub client_key: Option<PathBuf>,
+    pub client_key: Option<Pem>,
     /// Do not check the daemon's certificate.
     pub skip_verify: bool,
+    /// The name that the daemon's certificate has, where it is not the address's.
+    pub server_name: Option<String>,
+}
+
+/// Certificates or a key: a file, or the text itself, which may come out of a secret store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pem {
+    /// A file.
+    File(PathBuf),
+    /// The text.
+    Text(Secret<String>),
+}
+
+impl Pem {
+    /// Reads a setting: a text with PEM's marker in it is the thing itself, any other the name of a file.
+    pub fn of(text: String) -> Self {
+        if text.contains("-----BEGIN") { Self::Text(Secret::new(text)) } else { Self::File(text.into()) }
+    }
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pem {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Secret::<String>::deserialize(deserializer).map(|text| Self::of(text.expose().clone()))
+    }
+}
+
+/// How several workers share the work (BuildKit engine).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSpec {
+    /// In which order workers are asked.
+    pub policy: PoolPolicy,
+    /// How many builds a worker runs before the next one is asked; `None` is [`PoolSpec::BUSY`].
+    pub busy: Option<u32>,
+}
+
+impl PoolSpec {
+    /// A worker with as many builds as this counts as busy, unless something else is said.
+    pub const BUSY: u32 = 4;
+}
+
+/// In which order the workers of a pool are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolPolicy {
+    /// A project meets the same worker each time, whose cache is warm, unless that one is busy or away.
+    #[default]
+    Affinity,
+    /// The one with the fewest builds; of equals, the one that affinity would choose.
+    LeastLoaded,
+    /// As they are given: the first that answers.
+    Ordered,
 }
 
 /// The engines.
@@ -326,6 +400,8 @@ pub enum EngineKind {
     Native,
     /// A Docker or Podman daemon.
     Docker,
+    /// One or several BuildKits, usually on other machines.
+    Buildkit,
 }
 
 /// The builders of a Docker daemon.
@@ -351,6 +427,30 @@ pub struct Credential {
     pub password: Secret<String>,
     /// A refresh token in place of a password.
     pub identity_token: Option<Secret<String>>,
+}
+
+impl BuildOptions {
+    /// The platform, if there is one and no other.
+    pub fn platform(&self) -> Option<&Platform> {
+        match self.platforms.as_slice() {
+            [platform] => Some(platform),
+            _ => None,
+        }
+    }
+}
+
+impl EngineSpec {
+    /// The address of an engine that takes one. Fails with `InvalidOption` where there are several.
+    pub fn endpoint(&self) -> Result<Option<&str>> {
+        match self.endpoints.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            _ => Err(Error::InvalidOption {
+                name: "endpoint".into(),
+                reason: "there is one daemon in a build; the BuildKit engine takes several".into(),
+            }),
+        }
+    }
 }
 
 impl BuildRequest {

@@ -31,7 +31,7 @@ def build(
     build_args: Mapping[str, str | None] | None = None,
     labels: Mapping[str, str] | None = None,
     target: str | None = None,
-    platform: str | None = None,
+    platform: str | Sequence[str] | None = None,
     no_cache: bool = False,
     no_cache_filter: Sequence[str] | None = None,
     pull: bool = False,
@@ -43,10 +43,12 @@ def build(
     options: Mapping[str, Any] | None = None,
     ignore_file: PathLike | None = None,
     extra_files: ExtraFiles | None = None,
-    engine: Literal["auto", "native", "docker"] = "auto",
-    endpoint: str | None = None,
+    engine: Literal["auto", "native", "docker", "buildkit"] = "auto",
+    endpoint: str | Sequence[str] | None = None,
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
+    token: str | None = None,
+    pool: Mapping[str, Any] | None = None,
     builder: Literal["auto", "buildkit", "classic"] = "auto",
     sandbox: Literal["root", "subordinate", "single", "chroot"] | None = None,
     runtime: str | None = None,
@@ -69,7 +71,8 @@ def build(
         build_args: Build arguments; `None` takes the value from the environment. They stay in the image's history.
         labels: Labels of the image.
         target: The stage to build.
-        platform: `os/architecture[/variant]`; without it, that of the machine that builds.
+        platform: `os/architecture[/variant]`; without it, that of the machine that builds. Several make one index
+            (BuildKit engine).
         no_cache: Run every step again.
         no_cache_filter: Stages, by name (or, with the native engine, number), whose steps run again.
         pull: Look for newer base images.
@@ -84,10 +87,16 @@ def build(
         options: Other options of `docker build`, by their names there or in docker-py (`docs/flavors/docker.md`).
         ignore_file: The ignore file, in place of `<Dockerfile>.dockerignore` or `.dockerignore`.
         extra_files: Files that are in the context and not on disk: path to content, or to content and mode.
-        engine: What builds: `"docker"` is a daemon, `"native"` this process.
-        endpoint: The daemon's address; without it, the one that the Docker CLI would use.
+        engine: What builds: `"docker"` is a daemon, `"buildkit"` one or several buildkitd, `"native"` this process.
+        endpoint: The daemon's address; without it, the one that the Docker CLI would use. With the BuildKit engine one
+            or several (`tcp://`, `unix://`, `docker-container://`, `podman-container://`, `kube-pod://`, `ssh://`,
+            `docker://`); without it, `BUILDKIT_HOST` or buildkitd's own socket.
         docker_context: A context of the Docker CLI, in place of the current one.
-        tls: `ca_cert`, `client_cert`, `client_key` (paths) and `skip_verify` for `endpoint`.
+        tls: `ca_cert`, `client_cert`, `client_key` (paths, or the PEM texts themselves), `server_name` and
+            `skip_verify` for `endpoint`.
+        token: Shown to a buildkitd with each call (`authorization: Bearer`), for a proxy before it that asks for one.
+        pool: How several buildkitd share the work: `policy` (`"affinity"`, `"least_loaded"`, `"ordered"`) and `busy`,
+            the number of builds from which on a worker is passed over.
         builder: Which builder of the daemon.
         sandbox: How the native engine isolates commands; without it, the best way that works, but never `"chroot"`.
         runtime: An OCI runtime that runs the native engine's commands in place of its own sandbox: `"runc"`, `"crun"`
@@ -128,7 +137,9 @@ def build(
             "secret": secrets,
         },
         more_options=options,
-        engine=engine_spec(engine, endpoint, docker_context, tls, builder, sandbox, runtime),
+        engine=engine_spec(
+            engine, endpoint, docker_context, tls, builder, sandbox, runtime, token=token, pool=pool
+        ),
     )
     return Outcome.from_dict(run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel))
 
@@ -200,19 +211,24 @@ def make_request(
 
 def engine_spec(
     kind: str,
-    endpoint: str | None = None,
+    endpoint: str | Sequence[str] | None = None,
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
     builder: str = "auto",
     sandbox: str | None = None,
     runtime: str | None = None,
+    *,
+    token: str | None = None,
+    pool: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Where and how to build, as the native module takes it."""
     return {
         "kind": kind,
-        "endpoint": endpoint,
+        "endpoints": [endpoint] if isinstance(endpoint, str) else list(endpoint or ()),
         "docker_context": docker_context,
         "tls": tls,
+        "token": token,
+        "pool": pool or {},
         "builder": builder,
         "sandbox": sandbox,
         "runtime": runtime,

@@ -36,7 +36,7 @@ async def build(
     build_args: Mapping[str, str | None] | None = None,
     labels: Mapping[str, str] | None = None,
     target: str | None = None,
-    platform: str | None = None,
+    platform: str | Sequence[str] | None = None,
     no_cache: bool = False,
     no_cache_filter: Sequence[str] | None = None,
     pull: bool = False,
@@ -48,10 +48,12 @@ async def build(
     options: Mapping[str, Any] | None = None,
     ignore_file: PathLike | None = None,
     extra_files: ExtraFiles | None = None,
-    engine: Literal["auto", "native", "docker"] = "auto",
-    endpoint: str | None = None,
+    engine: Literal["auto", "native", "docker", "buildkit"] = "auto",
+    endpoint: str | Sequence[str] | None = None,
     docker_context: str | None = None,
     tls: Mapping[str, Any] | None = None,
+    token: str | None = None,
+    pool: Mapping[str, Any] | None = None,
     builder: Literal["auto", "buildkit", "classic"] = "auto",
     sandbox: Literal["root", "subordinate", "single", "chroot"] | None = None,
     runtime: str | None = None,
@@ -85,7 +87,9 @@ async def build(
             "secret": secrets,
         },
         more_options=options,
-        engine=_build.engine_spec(engine, endpoint, docker_context, tls, builder, sandbox, runtime),
+        engine=_build.engine_spec(
+            engine, endpoint, docker_context, tls, builder, sandbox, runtime, token=token, pool=pool
+        ),
     )
     with renderer(progress) as show:
 

@@ -156,10 +156,11 @@ def _add_build(commands: Any) -> None:
     where = parser.add_argument_group("where to build")
     add = where.add_argument
     add("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
-        help="native (no daemon), docker, or auto: docker if a daemon answers (default: auto)")  # fmt: skip
-    add(
-        "--endpoint", metavar="URL", action="append", default=[], help="address of the daemon (default: as docker does)"
-    )
+        help="native (no daemon), docker, buildkit, or auto: docker if a daemon answers (default: auto)")  # fmt: skip
+    _add_endpoints(parser, add)
+    add("--pool-policy", metavar="POLICY", choices=_POLICIES,
+        help="which of several buildkitd: affinity, least-loaded or ordered (default: affinity)")  # fmt: skip
+    add("--pool-busy", metavar="N", type=int, help="builds from which on a buildkitd is passed over (default: 4)")
     add("--sandbox", metavar="LEVEL", choices=_SANDBOXES,
         help="how commands are isolated: root, subordinate, single, chroot (default: the best that works)")  # fmt: skip
     add("--runtime", metavar="PROGRAM", help="run commands with an OCI runtime: runc, crun or a path")
@@ -181,10 +182,44 @@ def _add_build(commands: Any) -> None:
     add("--no-cache", action="store_true", default=None, help="run every step again")
     add("--fold", action=argparse.BooleanOptionalAction,
         help="make RUN chmod and chown part of the COPY before them (default: if the result is the same)")  # fmt: skip
+    add("--oci-mediatypes", action=argparse.BooleanOptionalAction,
+        help="OCI's media types, or Docker's (buildkit; default: Docker's where they can say it)")  # fmt: skip
+    add("--force-compression", action="store_true", default=None, help="compress the layers of the base anew (buildkit)")
     add("--pull", action="store_true", default=None, help="look for newer base images")
     add("--ignorefile", metavar="FILE", help="in place of FILE.dockerignore and .dockerignore")
 
 
+def _add_endpoints(parser: _Parser, add: Callable[..., Any]) -> None:
+    add("--endpoint", metavar="URL", action="append", default=[],
+        help="address of the daemon (default: as docker does), or of a buildkitd (BUILDKIT_HOST), then repeatable")  # fmt: skip
+    for name, text in _TLS:
+        add(f"--{name}", metavar=text.split(" ")[0].upper(), help=text.partition(" ")[2])
+
+
+def _engine(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """The engine that was chosen, as the native module takes it."""
+    from zenml_cooper import _build as building
+
+    given = vars(arguments)
+    tls = {_TLS_FIELDS[name]: given[name] for name, _ in _TLS if given[name] is not None}
+    # A token on the command line could be seen by everybody on this machine.
+    token = os.environ.get("BUILDKIT_TOKEN") if arguments.engine == "buildkit" else None
+    return building.engine_spec(arguments.engine, arguments.endpoint, tls=tls or None, token=token or None, **more)
+
+
+_TLS = (
+    ("tlscacert", "file trust only certificates signed by this CA"),
+    ("tlscert", "file client certificate"),
+    ("tlskey", "file key of the client certificate"),
+    ("tlsservername", "name the name in the daemon's certificate, if it is not the address's"),
+)
+_TLS_FIELDS = {
+    "tlscacert": "ca_cert",
+    "tlscert": "client_cert",
+    "tlskey": "client_key",
+    "tlsservername": "server_name",
+}
+_POLICIES = ("affinity", "least-loaded", "ordered")
 _SANDBOXES = ("root", "subordinate", "single", "chroot")
 _ENGINES = ("auto", "native", "docker", "buildkit")
 _REPEATED = (
@@ -202,13 +237,18 @@ _REPEATED = (
     ),
     ("add-host", "HOST:ADDRESS", "another host name for RUN"),
     ("ulimit", "NAME=SOFT[:HARD]", "limit for RUN"),
+    ("annotation", "KEY=VALUE", "annotation of the manifest, or of index:KEY=VALUE (buildkit)"),
+    ("attest", "SPEC", "attestation: type=provenance[,mode=max] or type=sbom (buildkit)"),
+    ("allow", "RIGHT", "let the build use network.host or security.insecure (buildkit)"),
 )
-_OTHERS = ("no-cache", "pull", "fold", "compression")
+_OTHERS = ("no-cache", "pull", "fold", "compression", "oci-mediatypes", "force-compression")
 _SINGLE = (
     ("target", "STAGE", "the stage to build"),
-    ("platform", "OS/ARCH[/VARIANT]", "platform of the image"),
+    ("platform", "OS/ARCH[/VARIANT]", "platform of the image; several with commas make an index (buildkit)"),
     ("network", "MODE", "network of RUN: host, none or default"),
     ("shm-size", "BYTES", "size of /dev/shm for RUN; 64m is fine too"),
+    ("provenance", "VALUE", "true, or parameters such as mode=max (buildkit)"),
+    ("sbom", "VALUE", "true, or parameters such as generator=IMAGE (buildkit)"),
     ("source-date-epoch", "N", "Unix time that replaces newer times in the image"),
 )
 
@@ -257,13 +297,13 @@ def _request(arguments: argparse.Namespace) -> dict[str, Any]:
         outputs=arguments.output,
         options={name: given[name.replace("-", "_")] for name in names},
         more_options=None,
-        engine=building.engine_spec(
-            arguments.engine,
-            next(iter(arguments.endpoint), None),
-            sandbox=arguments.sandbox,
-            runtime=arguments.runtime,
-        ),
+        engine=_engine(arguments, sandbox=arguments.sandbox, runtime=arguments.runtime, pool=_pool(arguments)),
     )
+
+
+def _pool(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {"policy": arguments.pool_policy and arguments.pool_policy.replace("-", "_"), "busy": arguments.pool_busy}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -290,10 +330,13 @@ def _check(arguments: argparse.Namespace) -> int:
 def _refuse(arguments: argparse.Namespace) -> None:
     """Fails for what no engine of this version does."""
     fail = arguments.parser.error
-    if arguments.engine == "buildkit":
-        fail("--engine buildkit: this version has none; `--engine docker` uses BuildKit where the daemon has it")
-    if len(arguments.endpoint) > 1:
-        fail("--endpoint: give one; there is one daemon in a build")
+    if arguments.engine != "buildkit":
+        if len(arguments.endpoint) > 1:
+            fail("--endpoint: give one; there is one daemon in a build, and `--engine buildkit` takes several")
+        if _pool(arguments):
+            fail("--pool-policy and --pool-busy are for `--engine buildkit`")
+    if arguments.pool_busy is not None and arguments.pool_busy < 1:
+        fail("--pool-busy: a worker that is busy without a build never gets one; give 1 or more")
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -324,19 +367,16 @@ def write_atomically(path: str, text: str) -> None:
 def _add_doctor(commands: Any) -> None:
     parser = _command(commands, "doctor", _doctor, "Say what works here, what does not, and what to do about it.")
     parser.add_argument("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
-                        help="auto, native or docker (default: auto)")  # fmt: skip
-    parser.add_argument("--endpoint", metavar="URL", help="address of the daemon (default: as docker does)")
+                        help="auto, native, docker or buildkit (default: auto)")  # fmt: skip
+    _add_endpoints(parser, parser.add_argument)
     parser.add_argument("--registry", metavar="REF", help="try this registry, or that of this image name, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from zenml_cooper import _build as building
     from zenml_cooper import _core
 
-    if arguments.engine == "buildkit":
-        arguments.parser.error("--engine buildkit: this version has none; `--engine docker` looks at the daemon's")
-    engine = building.engine_spec(arguments.engine, arguments.endpoint)
+    engine = _engine(arguments)
     registry = arguments.registry and _image_in(arguments.registry)
     report = _core.doctor(engine, registry=registry)
     if arguments.json:

@@ -122,6 +122,9 @@ pub fn frontend_attrs(
     for (name, value) in &options.labels {
         set(&format!("label:{name}"), value.clone());
     }
+    for (kind, parameters) in &options.attestations {
+        set(&format!("attest:{kind}"), parameters.clone());
+    }
     for (key, value) in plain_attrs(options) {
         if let Some(value) = value {
             set(key, value);
@@ -153,7 +156,7 @@ fn plain_attrs(options: &BuildOptions) -> [(&'static str, Option<String>); 10] {
     let hosts = options.add_hosts.iter().map(|(host, address)| format!("{host}={address}"));
     [
         ("target", options.target.clone()),
-        ("platform", options.platform.as_ref().map(ToString::to_string)),
+        ("platform", list(options.platforms.iter().map(ToString::to_string).collect())),
         // A list of stages; none is all.
         ("no-cache", no_cache(options)),
         ("image-resolve-mode", options.pull.then(|| "pull".to_owned())),
@@ -225,9 +228,13 @@ fn cache_entries(option: &str, caches: &[CacheSpec]) -> Result<Vec<CacheOptionsE
     caches.iter().map(read).collect()
 }
 
-/// Privileges that the build asks for, as `docker buildx build` does.
+/// Rights that the build asks for, as `docker buildx build` does.
 pub fn entitlements(options: &BuildOptions) -> Vec<String> {
-    if options.network.as_deref() == Some("host") { vec!["network.host".into()] } else { Vec::new() }
+    let mut rights = options.entitlements.clone();
+    if options.network.as_deref() == Some("host") {
+        rights.insert("network.host".into());
+    }
+    rights.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -245,7 +252,7 @@ mod tests {
             build_args: BTreeMap::from([("A".into(), Some("1".into())), ("NO_SUCH_VARIABLE_HERE".into(), None)]),
             labels: BTreeMap::from([("l".into(), "v".into())]),
             target: Some("t".into()),
-            platform: Some("linux/arm64".parse().unwrap()),
+            platforms: vec!["linux/arm64".parse().unwrap()],
             no_cache: true,
             pull: true,
             network: Some("host".into()),

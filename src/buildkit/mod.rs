@@ -1,7 +1,8 @@
 //! BuildKit's client side: the session that a daemon calls back into, solving, and status. Used by every engine that
 //! talks to a BuildKit; knows nothing of Docker.
 //!
-//! A build opens two HTTP/2 connections through a [`Transport`](transport::Transport). On the first, we are the client of
+//! A build opens two HTTP/2 connections through a [`Transport`](transport::Transport); a buildkitd has the second inside the
+//! first. On the first, we are the client of
 //! BuildKit's Control service: [`solve`] asks for the build and [`status`] turns what it tells into events. On the second,
 //! [`session`], we are the server: the daemon asks for files ([`filesync`]), credentials ([`auth`]), secrets ([`secrets`])
 //! and SSH agents ([`ssh`]) when it needs them. What goes wrong becomes an error with a place in [`failure`].
@@ -10,6 +11,7 @@ pub mod agents;
 pub mod attrs;
 pub mod auth;
 mod base_failure;
+pub mod connection;
 pub mod context_dir;
 mod details;
 pub mod dockerfile;
@@ -21,6 +23,7 @@ mod health;
 pub mod output;
 pub mod packet;
 pub mod secrets;
+pub mod remote;
 mod sender;
 pub mod session;
 pub mod solve;
@@ -32,6 +35,8 @@ pub mod transport;
 pub mod trouble;
 pub mod upgrade;
 
+pub use connection::Connection;
+pub use remote::Remote;
 pub use solve::{Build, Exporter, Solved, build};
 pub use transport::{BoxedStream, ByteStream, SessionHello, Transport};
 pub use upgrade::{Dial, Hijack};

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bytes::Bytes;
-use control::control_client::ControlClient;
 use control::{ListWorkersRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::attrs::{self, BuildkitVersion, NamedContext};
 use super::context_dir::ContextDir;
@@ -23,7 +21,8 @@ use super::failure::{self, Failure};
 use super::session::{Session, SessionSpec, shared_key};
 use super::source::{MemoryDir, SyncDir};
 use super::status::Steps;
-use super::transport::{MAX_MESSAGE, Transport};
+use super::connection::Connection;
+use super::transport::Control;
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -42,8 +41,8 @@ pub struct Build<'a> {
     pub root: Option<&'a std::path::Path>,
     /// How to build. Tags and pushing are the caller's.
     pub options: &'a BuildOptions,
-    /// What to make of the result.
-    pub exporter: Exporter,
+    /// What to make of the result. BuildKits before 0.13 know one.
+    pub exporters: Vec<Exporter>,
     /// Which BuildKit this is, as far as is known: it decides what would be silently ignored.
     pub version: BuildkitVersion,
     /// Names the engine in errors.
@@ -57,6 +56,12 @@ pub struct Exporter {
     pub kind: String,
     /// Its attributes, e.g. `name`.
     pub attrs: BTreeMap<String, String>,
+}
+
+impl Exporter {
+    fn as_asked(&self) -> control::Exporter {
+        control::Exporter { r#type: self.kind.clone(), attrs: self.attrs.clone().into_iter().collect() }
+    }
 }
 
 /// A build that succeeded.
@@ -83,11 +88,11 @@ pub struct Solved {
 /// Fails with `StepFailed`, `Dockerfile`, `BaseMissing`, `RegistryDenied`, `RegistryUnreachable`, `NoSpace`,
 /// `BuildFailed`, `Unsupported`, `InvalidOption`, `DaemonRefused`, `DaemonProtocol`, `Interrupted`, and with the errors of
 /// the context, of secrets, of SSH agents and of credentials.
-pub async fn build(transport: &dyn Transport, build: Build<'_>, job: &Job) -> Result<Solved> {
-    job.cancel.guard(Box::pin(run(transport, &build, job))).await
+pub async fn build(connection: &Connection, build: Build<'_>, job: &Job) -> Result<Solved> {
+    job.cancel.guard(Box::pin(run(connection, &build, job))).await
 }
 
-async fn run(transport: &dyn Transport, build: &Build<'_>, job: &Job) -> Result<Solved> {
+async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<Solved> {
     let context = build.context.clone();
     let text = blocking(move || context.dockerfile()).await?;
     let dockerfile = Dockerfile::parse(&text.name, &text.text);
@@ -107,8 +112,7 @@ async fn run(transport: &dyn Transport, build: &Build<'_>, job: &Job) -> Result<
         shared_key: shared_key(build.root),
     })
     .await?;
-    let channel = transport.control(session.hello()).await?;
-    let mut client = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = connection.client();
     let mut frontend_attrs = attrs::frontend_attrs(build.options, &contexts, filename)?;
     if build.options.add_hosts.values().any(|address| address == HOST_GATEWAY) {
         let gateway = host_gateway(&mut client).await.map_err(|reason| Error::Unsupported {
@@ -121,13 +125,16 @@ async fn run(transport: &dyn Transport, build: &Build<'_>, job: &Job) -> Result<
         }
     }
     let request = solve_request(build, session.hello().id.clone(), frontend_attrs)?;
-    let stream = transport.attach(&channel, session.hello()).await?;
+    let stream = connection.transport.attach(connection.client(), session.hello()).await?;
     let session = Arc::new(session);
     let served = session.clone();
     // Ends when this function does, in whichever way.
     let _serving = AbortOnDropHandle::new(tokio::spawn(async move { served.serve(stream).await }));
     let mut steps = Steps::new(job.events.clone());
-    let result = solve(client, request, &mut steps).await;
+    let result = tokio::select! {
+        result = solve(client, request, &mut steps) => result,
+        lost = connection.lost() => return Err(lost),
+    };
     finish(result, &steps, &session, &dockerfile)
 }
 
@@ -206,7 +213,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<String, String>) -> Result<SolveRequest> {
-    let attrs: HashMap<_, _> = build.exporter.attrs.clone().into_iter().collect();
+    let exporters: Vec<control::Exporter> = build.exporters.iter().map(Exporter::as_asked).collect();
+    let first = exporters.first().cloned().unwrap_or_default();
     Ok(SolveRequest {
         // The session's id is as unique as a build's must be.
         r#ref: session.clone(),
@@ -214,9 +222,9 @@ fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<Str
         frontend: "dockerfile.v0".into(),
         frontend_attrs,
         // Daemons before BuildKit 0.13 read only the older fields, later ones prefer the newer.
-        exporter_deprecated: build.exporter.kind.clone(),
-        exporter_attrs_deprecated: attrs.clone(),
-        exporters: vec![control::Exporter { r#type: build.exporter.kind.clone(), attrs }],
+        exporter_deprecated: first.r#type,
+        exporter_attrs_deprecated: first.attrs,
+        exporters,
         cache: Some(attrs::cache_options(build.options)?),
         entitlements: attrs::entitlements(build.options),
         ..SolveRequest::default()
@@ -227,7 +235,7 @@ fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<Str
 const HOST_GATEWAY: &str = "host-gateway";
 
 /// The address of the machine that runs the daemon, as seen from a container.
-async fn host_gateway(client: &mut ControlClient<Channel>) -> Result<String, String> {
+async fn host_gateway(client: &mut Control) -> Result<String, String> {
     const LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
     let workers = client.list_workers(ListWorkersRequest::default()).await.map_err(|status| status.to_string())?;
     let mut labels = workers.into_inner().record.into_iter().filter_map(|mut worker| worker.labels.remove(LABEL));
@@ -235,7 +243,7 @@ async fn host_gateway(client: &mut ControlClient<Channel>) -> Result<String, Str
 }
 
 async fn solve(
-    mut client: ControlClient<Channel>,
+    mut client: Control,
     request: SolveRequest,
     steps: &mut Steps,
 ) -> Result<SolveResponse, Status> {
@@ -267,7 +275,7 @@ async fn solve(
 
 /// Takes messages off the connection as they come, whatever the receiver of events does: see
 /// [`CONNECTION_WINDOW`](super::transport). BuildKit limits what a step may print, so the queue is bounded by that.
-async fn read_status(mut client: ControlClient<Channel>, r#ref: String, sender: mpsc::UnboundedSender<StatusResponse>) {
+async fn read_status(mut client: Control, r#ref: String, sender: mpsc::UnboundedSender<StatusResponse>) {
     // Errors of this call come out of `Solve` as well, or mean that there was no build to watch.
     let Ok(stream) = client.status(StatusRequest { r#ref }).await else { return };
     let mut stream = stream.into_inner();

@@ -5,12 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 use tower_service::Service;
 
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 
 /// Window of a whole connection. h2 ends a connection with `ENHANCE_YOUR_CALM` once the small frames that wait to be read
 /// exceed a budget of half the window, each counted as 256 bytes, and a request for a file is such a frame: with the
@@ -38,11 +44,40 @@ pub struct SessionHello {
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// A channel to the Control service.
-    async fn control(&self, hello: &SessionHello) -> Result<Channel>;
+    async fn control(&self) -> Result<Channel>;
 
-    /// A stream on which the daemon speaks HTTP/2 as a client, to call the services of the session. `control` is the
-    /// channel that [`Self::control`] gave; a buildkitd carries the session inside it.
-    async fn attach(&self, control: &Channel, hello: &SessionHello) -> Result<BoxedStream>;
+    /// A stream on which the daemon speaks HTTP/2 as a client, to call the services of the session. `control` is a client
+    /// on the channel that [`Self::control`] gave; a buildkitd carries the session inside it.
+    async fn attach(&self, control: Control, hello: &SessionHello) -> Result<BoxedStream>;
+
+    /// What each call of Control shows.
+    fn bearer(&self) -> Bearer {
+        Bearer::default()
+    }
+}
+
+/// A client of the Control service.
+pub type Control = ControlClient<InterceptedService<Channel, Bearer>>;
+
+/// A token for whatever stands before a daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Bearer(Option<Secret<AsciiMetadataValue>>);
+
+impl Bearer {
+    /// `None` for a token that no header can carry.
+    pub fn new(token: &Secret<String>) -> Option<Self> {
+        let value = format!("Bearer {}", token.expose()).parse().ok()?;
+        Some(Self(Some(Secret::new(value))))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.expose().clone());
+        }
+        Ok(request)
+    }
 }
 
 /// Speaks HTTP/2, with prior knowledge, as a client on a connected stream. When the stream ends the channel is dead.
@@ -73,6 +108,11 @@ impl Service<Uri> for Once {
         let stream = self.0.take();
         Box::pin(async { stream.ok_or_else(|| std::io::Error::other("the connection to the daemon ended")) })
     }
+}
+
+/// What a status says: the daemon's words, or, for one that was made here, why the connection broke.
+pub(super) fn told(status: &Status) -> String {
+    if std::error::Error::source(status).is_some() { chain(status) } else { status.message().to_owned() }
 }
 
 /// An error and its causes in one line: tonic's own text is only `transport error`.

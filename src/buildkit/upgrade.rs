@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
-use super::transport::{self, BoxedStream, SessionHello, Transport};
+use super::transport::{self, BoxedStream, Control, SessionHello, Transport};
 use crate::error::{Error, Result};
 
 /// A daemon's refusal is a line or two; more of it helps nobody.
@@ -37,12 +37,11 @@ impl Hijack {
 
 #[async_trait]
 impl Transport for Hijack {
-    async fn control(&self, hello: &SessionHello) -> Result<Channel> {
-        let headers = vec![header_pair("x-docker-expose-session-uuid", &hello.id)?];
-        transport::channel(upgrade(self.dial.dial().await?, "/grpc", headers).await?).await
+    async fn control(&self) -> Result<Channel> {
+        transport::channel(upgrade(self.dial.dial().await?, "/grpc", Vec::new()).await?).await
     }
 
-    async fn attach(&self, _: &Channel, hello: &SessionHello) -> Result<BoxedStream> {
+    async fn attach(&self, _: Control, hello: &SessionHello) -> Result<BoxedStream> {
         let mut headers = vec![
             header_pair("x-docker-expose-session-uuid", &hello.id)?,
             // Daemons before 23 want a name; it shows up in their logs only.

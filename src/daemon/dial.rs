@@ -13,6 +13,7 @@ use super::endpoint::Endpoint;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
+use crate::net::ssh::Behind;
 use crate::net::tls::{TlsFiles, is_tls_error};
 
 /// A daemon that has not accepted a connection by then is not going to.
@@ -23,6 +24,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Dialer {
     address: Address,
     tls: Option<Arc<rustls::ClientConfig>>,
+    server_name: Option<String>,
     environment: Arc<Environment>,
     timeout: Duration,
 }
@@ -38,6 +40,7 @@ impl Dialer {
         Ok(Self {
             address: endpoint.address.clone(),
             tls: endpoint.tls.as_ref().map(config).transpose()?,
+            server_name: endpoint.tls.as_ref().and_then(|files| files.server_name.clone()),
             environment: Arc::clone(environment),
             timeout: CONNECT_TIMEOUT,
         })
@@ -78,7 +81,7 @@ impl Dialer {
                 }
             }
             Address::Ssh(target) => {
-                let stream = target.dial(&self.environment, self.timeout).map_err(|error| match error.kind() {
+                let stream = target.program(Behind::Docker, self.timeout).dial(&self.environment).map_err(|error| match error.kind() {
                     ErrorKind::NotFound => self.unreachable("the `ssh` program is not installed".into()),
                     _ => self.failed(&error),
                 })?;
@@ -89,7 +92,8 @@ impl Dialer {
 
     async fn handshake(&self, config: Arc<rustls::ClientConfig>, host: &str, tcp: TcpStream) -> Result<BoxedStream> {
         let tls_error = |reason: String| Error::DaemonConfig { setting: format!("TLS with {}", self.address), reason };
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| tls_error(error.to_string()))?;
+        let name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
+        let name = ServerName::try_from(name).map_err(|error| tls_error(error.to_string()))?;
         match TlsConnector::from(config).connect(name, tcp).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) if is_tls_error(&error) => Err(tls_error(error.to_string())),

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::tls::TlsFiles;
-use crate::request::{EngineSpec, TlsSpec};
+use crate::request::{EngineSpec, Pem, TlsSpec};
 
 /// One address to try, and who named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ struct CliConfig {
 /// Docker config, then Docker's sockets (system, Docker Desktop, rootless), then Podman's. Fails with `DaemonConfig` for
 /// settings that cannot be read: a setting of the user is never skipped in silence.
 pub fn resolve(spec: &EngineSpec, environment: &Environment) -> Result<Vec<Endpoint>> {
-    if let Some(text) = &spec.endpoint {
+    if let Some(text) = spec.endpoint()? {
         return named(text, "the given endpoint", spec.tls.as_ref(), environment).map(|endpoint| vec![endpoint]);
     }
     if let Some(name) = &spec.docker_context {
@@ -74,22 +74,13 @@ pub fn resolve(spec: &EngineSpec, environment: &Environment) -> Result<Vec<Endpo
 }
 
 fn named(text: &str, setting: &str, tls: Option<&TlsSpec>, environment: &Environment) -> Result<Endpoint> {
-    let files = tls.map(given_files).or_else(|| files_of_variables(environment));
+    let files = tls.map(TlsFiles::of).or_else(|| files_of_variables(environment));
     let address = Address::parse(text, files.is_some(), setting)?;
     let tls = match &address {
         Address::Tcp { secure: true, .. } => Some(files.unwrap_or_default()),
         _ => None,
     };
     Ok(Endpoint { address, tls, source: setting.to_owned() })
-}
-
-fn given_files(spec: &TlsSpec) -> TlsFiles {
-    TlsFiles {
-        ca: spec.ca_cert.clone(),
-        cert: spec.client_cert.clone(),
-        key: spec.client_key.clone(),
-        skip_verify: spec.skip_verify,
-    }
 }
 
 /// `DOCKER_TLS_VERIFY` (TLS), `DOCKER_TLS` (TLS without a check) and `DOCKER_CERT_PATH` (else the config directory).
@@ -106,8 +97,8 @@ fn files_of_variables(environment: &Environment) -> Option<TlsFiles> {
 
 /// `ca.pem`, `cert.pem` and `key.pem`, as far as they are there.
 fn files_in(folder: &Path, skip_verify: bool) -> TlsFiles {
-    let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    TlsFiles { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem"), skip_verify }
+    let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file()).map(Pem::File);
+    TlsFiles { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem"), skip_verify, server_name: None }
 }
 
 fn current_context(environment: &Environment) -> Result<String> {
@@ -154,7 +145,7 @@ fn in_context(name: &str, source: String, spec: &EngineSpec, environment: &Envir
     let tls_folder = folder.join("tls").join(&id).join("docker");
     let mut files = files_in(&tls_folder, docker.skip_tls_verify);
     if let Some(tls) = &spec.tls {
-        files = given_files(tls);
+        files = TlsFiles::of(tls);
     }
     let secure = files != TlsFiles::default();
     let address = Address::parse(&docker.host, secure, &source)?;
@@ -167,7 +158,7 @@ fn in_context(name: &str, source: String, spec: &EngineSpec, environment: &Envir
 
 /// The well-known places. With TLS variables set and no host, the Docker CLI means the TLS port of this machine.
 fn defaults(spec: &EngineSpec, environment: &Environment) -> Vec<Endpoint> {
-    if let Some(files) = spec.tls.as_ref().map(given_files).or_else(|| files_of_variables(environment)) {
+    if let Some(files) = spec.tls.as_ref().map(TlsFiles::of).or_else(|| files_of_variables(environment)) {
         let address = Address::Tcp { host: "localhost".into(), port: 2376, secure: true };
         let source = "the default address with TLS".to_owned();
         return vec![Endpoint { address, tls: Some(files), source }];

@@ -10,5 +10,6 @@ pub mod endpoint;
 mod find;
 pub mod images;
 pub(crate) mod messages;
+pub(crate) mod query;
 
 pub use find::{Attempt, Daemon, Product, find};

@@ -24,8 +24,8 @@ pub struct AutoEngine {
 
 /// Whether a request names a daemon, or something that only one has.
 fn names_daemon(spec: &EngineSpec) -> bool {
-    let EngineSpec { endpoint, docker_context, tls, builder, .. } = spec;
-    endpoint.is_some() || docker_context.is_some() || tls.is_some() || *builder != BuilderChoice::Auto
+    let EngineSpec { endpoints, docker_context, tls, builder, .. } = spec;
+    !endpoints.is_empty() || docker_context.is_some() || tls.is_some() || *builder != BuilderChoice::Auto
 }
 
 /// Whether all that was tried are the usual places. Where a setting names a daemon, that one has to answer.
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_names_a_daemon_wants_one() {
         assert!(!names_daemon(&EngineSpec::default()));
-        let endpoint = EngineSpec { endpoint: Some("tcp://x".into()), ..EngineSpec::default() };
+        let endpoint = EngineSpec { endpoints: vec!["tcp://x".into()], ..EngineSpec::default() };
         let builder = EngineSpec { builder: BuilderChoice::Buildkit, ..EngineSpec::default() };
         assert!(names_daemon(&endpoint) && names_daemon(&builder));
     }

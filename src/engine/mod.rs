@@ -2,6 +2,7 @@
 
 pub mod auto;
 mod build_args;
+pub mod buildkit;
 pub mod docker;
 pub mod doctor;
 pub mod native;
@@ -10,6 +11,7 @@ mod opened;
 use async_trait::async_trait;
 
 use self::auto::AutoEngine;
+use self::buildkit::BuildKitEngine;
 use self::docker::DockerEngine;
 use self::native::NativeEngine;
 use crate::environment::Environment;
@@ -51,6 +53,7 @@ pub fn select(spec: &EngineSpec, environment: Environment) -> Box<dyn Engine> {
     let environment = environment.with_cache(spec.cache_dir.as_deref(), spec.cache_size.as_deref());
     match spec.kind {
         EngineKind::Native => Box::new(NativeEngine::new(environment)),
+        EngineKind::Buildkit => Box::new(BuildKitEngine::new(spec.clone(), environment)),
         EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
         EngineKind::Auto => Box::new(AutoEngine::new(spec.clone(), environment)),
     }

@@ -1,6 +1,7 @@
 //! Byte streams: what a daemon or a registry is reached over.
 
 mod connect;
+pub mod program;
 pub mod proxy;
 pub mod ssh;
 pub mod tls;

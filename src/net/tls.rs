@@ -1,5 +1,6 @@
 //! TLS for clients: whom to trust and what to show.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::environment::Environment;
+use crate::request::{Pem, TlsSpec};
 
 /// Where distributions keep the certificates that they trust, most common first.
 const SYSTEM_BUNDLES: &[&str] = &[
@@ -27,16 +29,29 @@ const SYSTEM_BUNDLES: &[&str] = &[
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Trust only certificates signed by these; `None` trusts the system's authorities.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<Pem>,
     /// Our certificate chain.
-    pub cert: Option<PathBuf>,
+    pub cert: Option<Pem>,
     /// Our key.
-    pub key: Option<PathBuf>,
+    pub key: Option<Pem>,
     /// Do not check the server's certificate.
     pub skip_verify: bool,
+    /// The name that the server's certificate has, where it is not the address's.
+    pub server_name: Option<String>,
 }
 
 impl TlsFiles {
+    /// What a request says.
+    pub fn of(spec: &TlsSpec) -> Self {
+        Self {
+            ca: spec.ca_cert.clone(),
+            cert: spec.client_cert.clone(),
+            key: spec.client_key.clone(),
+            skip_verify: spec.skip_verify,
+            server_name: spec.server_name.clone(),
+        }
+    }
+
     /// The files as rustls wants them. The error is a sentence that names the file.
     pub fn client_config(&self, environment: &Environment) -> Result<Arc<ClientConfig>, String> {
         self.client_config_with(environment, &[])
@@ -56,15 +71,15 @@ impl TlsFiles {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnything(provider)))
         } else {
             let roots = match &self.ca {
-                Some(path) => roots_of(slice::from_ref(path)),
+                Some(pem) => roots_of(slice::from_ref(pem)),
                 None => system_roots(environment),
             };
             let roots = match (roots, besides) {
                 (roots, []) => roots?,
                 // A machine without a bundle may still trust the registries that it has certificates of.
-                (Err(_), besides) => roots_of(besides)?,
+                (Err(_), besides) => roots_of_files(besides)?,
                 (Ok(mut roots), besides) => {
-                    roots.roots.extend(roots_of(besides)?.roots);
+                    roots.roots.extend(roots_of_files(besides)?.roots);
                     roots
                 }
             };
@@ -73,10 +88,10 @@ impl TlsFiles {
         let config = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => builder
                 .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-                .map_err(|error| format!("{} and {}: {error}", cert.display(), key.display()))?,
+                .map_err(|error| format!("{} and {}: {error}", name(cert), name(key)))?,
             (None, None) => builder.with_no_client_auth(),
-            (Some(cert), None) => return Err(format!("{} has no key beside it", cert.display())),
-            (None, Some(key)) => return Err(format!("{} has no certificate beside it", key.display())),
+            (Some(cert), None) => return Err(format!("{} has no key beside it", name(cert))),
+            (None, Some(key)) => return Err(format!("{} has no certificate beside it", name(key))),
         };
         Ok(Arc::new(config))
     }
@@ -87,25 +102,44 @@ pub fn is_tls_error(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let describe = |reason: String| format!("cannot read certificates from {}: {reason}", path.display());
-    let pem = fs::read(path).map_err(|error| describe(error.to_string()))?;
+/// What a person calls it: a file by its path.
+fn name(pem: &Pem) -> String {
+    match pem {
+        Pem::File(path) => path.display().to_string(),
+        Pem::Text(_) => "the given PEM text".to_owned(),
+    }
+}
+
+fn read(pem: &Pem) -> io::Result<Cow<'_, [u8]>> {
+    match pem {
+        Pem::File(path) => fs::read(path).map(Cow::Owned),
+        Pem::Text(text) => Ok(Cow::Borrowed(text.expose().as_bytes())),
+    }
+}
+
+fn certificates(source: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+    let describe = |reason: String| format!("cannot read certificates from {}: {reason}", name(source));
+    let pem = read(source).map_err(|error| describe(error.to_string()))?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| describe(error.to_string()))?;
     if found.is_empty() { Err(describe("it holds none".into())) } else { Ok(found) }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let pem = fs::read(path).map_err(|error| format!("cannot read the key {}: {error}", path.display()))?;
+fn private_key(source: &Pem) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = read(source).map_err(|error| format!("cannot read the key {}: {error}", name(source)))?;
     // The parser's error is left out: it must never quote a key.
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| format!("{} holds no private key in PEM form", path.display()))
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| format!("{} holds no private key in PEM form", name(source)))
 }
 
-fn roots_of(files: &[PathBuf]) -> Result<RootCertStore, String> {
+fn roots_of_files(files: &[PathBuf]) -> Result<RootCertStore, String> {
+    roots_of(&files.iter().cloned().map(Pem::File).collect::<Vec<_>>())
+}
+
+fn roots_of(sources: &[Pem]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for file in files {
+    for source in sources {
         // System bundles hold certificates that webpki cannot parse; these are skipped, as everywhere.
-        store.add_parsable_certificates(certificates(file)?);
+        store.add_parsable_certificates(certificates(source)?);
     }
     if store.is_empty() { Err("none of the trusted certificates can be used".into()) } else { Ok(store) }
 }
@@ -127,7 +161,7 @@ fn system_roots(environment: &Environment) -> Result<RootCertStore, String> {
                 .to_owned(),
         );
     }
-    roots_of(&files)
+    roots_of_files(&files)
 }
 
 /// A verifier that checks signatures but no names and no authorities: what "skip verify" asks for.
@@ -179,7 +213,7 @@ mod tests {
         let file = folder.path().join("ca.pem");
         fs::write(&file, "nothing").unwrap();
         let environment = Environment::with(folder.path(), [("A", "b")]);
-        let files = TlsFiles { ca: Some(file), ..TlsFiles::default() };
+        let files = TlsFiles { ca: Some(Pem::File(file)), ..TlsFiles::default() };
         let error = files.client_config(&environment).unwrap_err();
         assert!(error.contains("ca.pem: it holds none"), "{error}");
         let error = TlsFiles::default().client_config(&environment).unwrap_err();
@@ -189,7 +223,7 @@ mod tests {
     #[test]
     fn a_certificate_needs_its_key() {
         let environment = Environment::with("/", [("A", "b")]);
-        let files = TlsFiles { cert: Some("/x/cert.pem".into()), skip_verify: true, ..TlsFiles::default() };
+        let files = TlsFiles { cert: Some(Pem::File("/x/cert.pem".into())), skip_verify: true, ..TlsFiles::default() };
         assert!(files.client_config(&environment).unwrap_err().contains("no key"));
     }
 }

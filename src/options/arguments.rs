@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use super::only_buildkit_engine;
 use crate::request::{BuildOptions, SecretSource};
 
 /// What the arguments are for.
@@ -80,7 +81,7 @@ impl Arguments {
             line.pair("label", name, value);
         }
         line.value("target", options.target.as_ref());
-        Self::native(program, options)?;
+        Self::ours(program, options)?;
         match program {
             Program::Kaniko => line.kaniko(options)?,
             Program::CodeBuild | Program::CloudBuild => line.docker(program, options)?,
@@ -88,19 +89,23 @@ impl Arguments {
         Ok(line)
     }
 
-    /// What only the native engine has.
-    fn native(program: Program, options: &BuildOptions) -> Result<()> {
+    /// What only our own engines have.
+    fn ours(program: Program, options: &BuildOptions) -> Result<()> {
         if options.compression.is_some() {
             return Err(program.refuse("compression", "it compresses layers as it likes"));
         }
         if options.fold == Some(true) {
             return Err(program.refuse("fold", "it runs every RUN"));
         }
-        Ok(())
+        let only = "the BuildKit engine can: flavor `cooper_buildkit`";
+        match only_buildkit_engine(options) {
+            Some((option, _)) => Err(program.refuse(option, only)),
+            None => Ok(()),
+        }
     }
 
     fn kaniko(&mut self, options: &BuildOptions) -> Result<()> {
-        self.value("custom-platform", options.platform.as_ref());
+        self.value("custom-platform", options.platform());
         // Kaniko's word for one layer of all new ones.
         self.flag("single-snapshot", options.squash);
         if options.no_cache {
@@ -145,7 +150,7 @@ impl Arguments {
     }
 
     fn docker(&mut self, program: Program, options: &BuildOptions) -> Result<()> {
-        self.value("platform", options.platform.as_ref());
+        self.value("platform", options.platform());
         self.flag("no-cache", options.no_cache);
         if !options.no_cache_filter.is_empty() {
             self.value("no-cache-filter", Some(options.no_cache_filter.join(",")));
@@ -263,6 +268,7 @@ mod tests {
         "secret": "id=s,env=S", "ssh": null, "build-context": "b=https://example.com/b.git", "ulimit": "nofile=1:2",
         "cgroup-parent": "g", "memory": 5, "memory-swap": -1, "cpuset-cpus": "0", "cpu-shares": 1, "cpu-period": 2,
         "cpu-quota": 3, "container-limits": null, "source-date-epoch": 4, "no-cache-filter": ["a", "b"], "compression": null,
+        "force-compression": false, "oci-mediatypes": null, "annotation": null, "attest": null, "allow": null,
         "fold": false, "provenance": false, "sbom": false
     }"#;
 

@@ -59,12 +59,6 @@ impl Given {
         }
     }
 
-    /// For features that this program lacks: turning them off is all that it can do.
-    pub(super) fn only_false(self, reason: &str) -> Result<()> {
-        let name = self.name.clone();
-        if matches!(self.flag(), Ok(false)) { Ok(()) } else { invalid(&name, reason) }
-    }
-
     pub(super) fn count(self) -> Result<u64> {
         let number = match &self.value {
             Value::Int(number) => u64::try_from(*number).ok(),
@@ -93,12 +87,18 @@ impl Given {
         i64::try_from(self.size()?).or_else(|_| invalid(&name, "it is too large"))
     }
 
-    pub(super) fn platform(self) -> Result<Platform> {
-        let mut texts = self.clone_name().with(self.value).texts()?;
-        if texts.len() > 1 || texts.first().is_some_and(|text| text.contains(',')) {
-            return invalid(&self.name, "an image for several platforms is not supported; build for one at a time");
+    /// `linux/amd64`, several with commas between them, or a list.
+    pub(super) fn platforms(self) -> Result<Vec<Platform>> {
+        let name = self.name.clone();
+        let mut platforms: Vec<Platform> = Vec::new();
+        for text in self.names()? {
+            let platform = text.parse()?;
+            if platforms.contains(&platform) {
+                return invalid(&name, format!("`{platform}` is given twice"));
+            }
+            platforms.push(platform);
         }
-        texts.pop().map_or_else(|| invalid(&self.name, "it is empty"), |text| text.parse())
+        Ok(platforms)
     }
 
     /// One text, or several.

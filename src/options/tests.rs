@@ -211,7 +211,7 @@ fn defaults_give_way() {
     assert_eq!(options.build_args["A"].as_deref(), Some("given"));
     assert_eq!(options.build_args["B"].as_deref(), Some("default"));
     assert!(!options.no_cache);
-    assert_eq!(options.platform.unwrap().architecture, "arm64");
+    assert_eq!(options.platform().unwrap().architecture, "arm64");
     assert_eq!(options.cache_from, [CacheSpec::Image("given".parse().unwrap())]);
     let ids: Vec<_> = options.secrets.iter().map(|secret| secret.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::run::Caller;
 use super::{CancelHandle, aio, convert, error, flag, run, sandbox};
-use crate::engine::{auto, docker, native, select};
+use crate::engine::{buildkit, auto, docker, native, select};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::outcome::Outcome;
@@ -73,6 +73,7 @@ pub(super) fn doctor<'py>(
     let report = run::run(py, &caller, |given| async move {
         let environment = Environment::of_process();
         match spec.kind {
+            EngineKind::Buildkit => buildkit::doctor::examine(&spec, registry.as_ref(), environment, &given.job).await,
             EngineKind::Native => native::doctor::examine(&spec, registry.as_ref(), environment, &given.job).await,
             EngineKind::Docker => docker::doctor::examine(&spec, registry.as_ref(), environment, &given.job).await,
             EngineKind::Auto => auto::examine(&spec, registry.as_ref(), environment, &given.job).await,

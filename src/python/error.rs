@@ -65,6 +65,8 @@ const fn class(error: &Error) -> &'static str {
         | Error::DaemonRefused { .. }
         | Error::DaemonProtocol { .. }
         | Error::DaemonConfig { .. }
+        | Error::WorkerUnreachable { .. }
+        | Error::WorkerLost { .. }
         | Error::NoSpace { .. } => "DaemonError",
         Error::RegistryDenied { .. }
         | Error::RegistryUnreachable { .. }
@@ -121,7 +123,9 @@ fn fields<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
         Error::BaseMissing { reference, location: _, message } | Error::PushFailed { reference, message } => {
             set!(reference, message);
         }
-        Error::DaemonUnreachable { endpoint, reason } => set!(endpoint, reason),
+        Error::DaemonUnreachable { endpoint, reason }
+        | Error::WorkerUnreachable { endpoint, reason }
+        | Error::WorkerLost { endpoint, reason } => set!(endpoint, reason),
         Error::DaemonDenied { endpoint } => set!(endpoint),
         Error::DaemonRefused { action, status, message } => set!(action, status, message),
         Error::DaemonProtocol { action, reason } | Error::Sandbox { action, reason } => set!(action, reason),

@@ -57,6 +57,8 @@ pub(super) fn errors() -> Vec<Error> {
         Error::DaemonRefused { action: text(), status: 500, message: text() },
         Error::DaemonProtocol { action: text(), reason: text() },
         Error::NoSpace { message: text() },
+        Error::WorkerUnreachable { endpoint: text(), reason: text() },
+        Error::WorkerLost { endpoint: text(), reason: text() },
         Error::DaemonConfig { setting: "DOCKER_HOST".into(), reason: text() },
         Error::RegistryDenied { registry: text(), reference: text(), message: text(), had_credentials: true },
         Error::RegistryUnreachable { registry: text(), reason: text() },

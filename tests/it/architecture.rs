@@ -10,7 +10,7 @@ use crate::sources::{root, rust_files};
 const RANKS: &[&[&str]] = &[
     &["python"],
     &["engine", "check"],
-    &["sandbox"],
+    &["moby", "sandbox"],
     &["buildkit", "fetch", "image", "layer"],
     &["context", "daemon", "dockerfile", "registry", "rootfs", "store"],
     &["net", "oci", "pack"],

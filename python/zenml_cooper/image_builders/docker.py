@@ -39,7 +39,7 @@ class DockerImageBuilder(CooperImageBuilder):
         tls = {name: value for name, field in _TLS.items() if (value := getattr(config, field))}
         return {
             "kind": "docker",
-            "endpoint": config.host,
+            "endpoints": [config.host] if config.host else [],
             "docker_context": config.docker_context,
             "tls": tls or None,
             "builder": config.builder,

@@ -1,10 +1,10 @@
 //! Which builder of a daemon: `BuildKit` where it is there and can do what was asked for, else the classic one.
 
-use super::modern;
 use crate::buildkit::attrs::{self, BuildkitVersion};
 use crate::daemon::{Daemon, Product};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::moby::build as modern;
 use crate::request::{BuildOptions, BuilderChoice, CacheSpec};
 
 /// The builders of a daemon.

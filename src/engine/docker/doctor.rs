@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{info, is_loopback};
+use super::info;
 use crate::daemon::{Daemon, Product, find};
 use crate::engine::doctor::{Report, Status, look_at_registry};
 use crate::environment::Environment;
 use crate::error::Result;
+use crate::moby::is_loopback;
 use crate::reference::Reference;
 use crate::request::{EngineSpec, Job};
 

@@ -1,17 +1,11 @@
 //! Docker and Podman, over their API.
 
-mod auth;
 mod choose;
 mod classic;
 pub mod doctor;
 mod instructions;
-mod modern;
-mod push;
 mod refuse;
-mod tags;
-mod trouble;
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +22,7 @@ use crate::engine::{Engine, EngineInfo, build_args};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::event::Event;
+use crate::moby::{build as modern, push, tags};
 use crate::outcome::{Outcome, StepOutcome, Totals};
 use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
@@ -115,7 +110,7 @@ impl DockerEngine {
         let root = request.context.root.as_deref();
         let plan = Plan { options: &options, root, context: Arc::clone(&context), file, dockerfile };
         let built = match chosen.builder {
-            Builder::Buildkit => modern::build(&daemon, &plan, job).await?,
+            Builder::Buildkit => with_buildkit(&daemon, &plan, job).await?,
             Builder::Classic => classic::build(&daemon, &plan, job).await?,
         };
         let totals = Totals {
@@ -170,6 +165,21 @@ impl Engine for DockerEngine {
     }
 }
 
+/// Builds with the BuildKit inside the daemon.
+async fn with_buildkit(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Built> {
+    let source = modern::Source { context: Arc::clone(&plan.context), root: plan.root, options: plan.options };
+    let modern::Made { image, config_digest, solved } = modern::build(daemon, source, job).await?;
+    Ok(Built {
+        image,
+        config_digest,
+        steps: solved.steps,
+        seconds: solved.seconds,
+        sent_bytes: solved.sent_bytes,
+        cached_steps: solved.cached_steps,
+        total_steps: solved.total_steps,
+    })
+}
+
 /// What a daemon is, as an engine.
 fn info(daemon: &Daemon) -> EngineInfo {
     EngineInfo {
@@ -215,30 +225,5 @@ fn outcome(request: &BuildRequest, built: Built, builder: Builder, digest: Optio
         builder: builder.name().into(),
         steps: built.steps,
         totals,
-    }
-}
-
-/// Whether a host, with or without a port, is this machine.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => host,
-    };
-    let name = name.trim_matches(['[', ']']);
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn loopback_hosts() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.8.8.8", "[::1]:5000", "::1"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["example.com:5000", "10.0.0.1", "[2001:db8::1]:80", "localhost.evil.com"] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a request may ask for that no builder of a daemon does.
 
 use crate::error::{Error, Result};
+use crate::options::only_buildkit_engine;
 use crate::request::{BuildRequest, Output};
 
 /// Fails with `Unsupported` for what only the native engine can do; nothing is asked for in vain.
@@ -12,6 +13,13 @@ pub(super) fn check(request: &BuildRequest) -> Result<()> {
         Output::Oci { .. } => Some("write an OCI layout"),
         Output::Local { .. } => Some("write the image's files to a directory"),
     });
+    if let Some((_, feature)) = only_buildkit_engine(&request.options) {
+        return Err(Error::Unsupported {
+            engine: "the docker engine".into(),
+            feature: feature.into(),
+            reason: "`--engine buildkit` can".into(),
+        });
+    }
     let refused = [
         elsewhere.map(|feature| (feature, "its images stay with the daemon")),
         request.options.compression.map(|_| ("choose how layers are compressed", "the daemon does, when it pushes")),
@@ -56,6 +64,8 @@ mod tests {
             let said = said(option, output).unwrap();
             assert!(said.contains(expected) && said.contains("--engine native"), "{option} {output:?}: {said}");
         }
+        let several = said(r#"{"platform": "linux/amd64,linux/arm64"}"#, None).unwrap();
+        assert!(several.contains("--engine buildkit"), "{several}");
         for (option, output) in [("{}", None), (r#"{"fold": false}"#, None), ("{}", Some("type=docker"))] {
             assert_eq!(said(option, output), None);
         }

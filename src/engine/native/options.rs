@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::share::MOUNTS;
 use crate::error::{Error, Result};
+use crate::options::only_buildkit_engine;
 use crate::request::{BuildOptions, BuildRequest, BuilderChoice, CacheSpec};
 
 /// Attributes of a registry cache that say what is so anyway: a manifest of OCI's media types, which every registry takes.
@@ -20,7 +21,9 @@ const CACHE_ATTRIBUTES: &[(&str, &str)] = &[
 /// or a limit that there is none of.
 pub(super) fn check(request: &BuildRequest) -> Result<()> {
     let options = &request.options;
-    let refused = in_general(request)
+    let refused = only_buildkit_engine(options)
+        .map(|(_, feature)| (feature.to_owned(), "`--engine buildkit` can".to_owned()))
+        .or_else(|| in_general(request))
         .or_else(|| limits(options))
         .or_else(|| options.cache_from.iter().chain(&options.cache_to).find_map(cache));
     match refused {
@@ -33,8 +36,8 @@ pub(super) fn check(request: &BuildRequest) -> Result<()> {
 type Refused = (String, String);
 
 fn in_general(request: &BuildRequest) -> Option<Refused> {
-    let BuildOptions { squash, rm, platform, network, .. } = &request.options;
-    let platform = platform.as_ref().filter(|platform| platform.os != "linux");
+    let BuildOptions { squash, rm, network, .. } = &request.options;
+    let platform = request.options.platform().filter(|platform| platform.os != "linux");
     let network = network.as_deref().filter(|network| !matches!(*network, "" | "default" | "none" | "host"));
     [
         squash.then_some(("squash layers", "layers stay apart, so that a rebuild moves only what changed")),
@@ -112,6 +115,14 @@ mod tests {
         (r#""cpu-quota": 1"#, "`cpu-quota`"),
         (r#""container-limits": {"memory": 1}"#, "`memory`"),
         (r#""platform": "windows/amd64""#, "Linux"),
+        (r#""platform": "linux/amd64,linux/arm64""#, "several platforms"),
+        (r#""annotation": "a=b""#, "annotate"),
+        (r#""attest": "type=sbom""#, "attest"),
+        (r#""provenance": "mode=max""#, "attest"),
+        (r#""sbom": true"#, "attest"),
+        (r#""allow": "security.insecure""#, "rights"),
+        (r#""oci-mediatypes": true"#, "media types"),
+        (r#""force-compression": true"#, "anew"),
         (r#""network": "mine""#, "named network"),
         (r#""cache-to": "type=inline""#, "`type=inline`"),
         (r#""cache-from": "type=gha""#, "`type=gha`"),

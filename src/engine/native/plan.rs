@@ -47,7 +47,7 @@ fn inputs(shared: &Shared) -> Inputs {
     Inputs {
         build_args: build_args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
         build_platform: Platform::of_containers(),
-        target_platform: options.platform.clone(),
+        target_platform: options.platform().cloned(),
         target: options.target.clone(),
         contexts: options.build_contexts.keys().cloned().collect(),
     }
@@ -68,7 +68,7 @@ async fn look_up(
     plan: &Plan<'_>,
     images: &mut HashMap<Wanted, Arc<Image>>,
 ) -> Result<bool> {
-    let target = shared.request.options.platform.clone().unwrap_or_else(Platform::of_containers);
+    let target = shared.request.options.platform().cloned().unwrap_or_else(Platform::of_containers);
     let mut wanted: BTreeMap<(Origin, String), (Platform, Span)> = BTreeMap::new();
     for id in plan.needed() {
         let (node, span) = (&plan.nodes()[id], file.stages()[id].head.span);
@@ -186,7 +186,7 @@ async fn run(
     evaluated: &BTreeMap<StageId, Arc<Evaluated>>,
 ) -> Result<Built> {
     let by_origin = images.iter().map(|((origin, _), image)| (origin.clone(), Arc::clone(image))).collect();
-    let target = shared.request.options.platform.clone().unwrap_or_else(Platform::of_containers);
+    let target = shared.request.options.platform().cloned().unwrap_or_else(Platform::of_containers);
     let ids = Arc::new(AtomicU64::new(1));
     let mut stages: HashMap<StageId, Arc<Stage>> = HashMap::new();
     let mut outcomes = BTreeMap::new();

@@ -49,8 +49,8 @@ impl Certificates {
     }
 
     fn files(&self, skip_verify: bool) -> TlsFiles {
-        let (cert, key) = self.own.clone().unzip();
-        TlsFiles { ca: None, cert, key, skip_verify }
+        let (cert, key) = self.own.clone().map(|(cert, key)| (cert.into(), key.into())).unzip();
+        TlsFiles { cert, key, skip_verify, ..TlsFiles::default() }
     }
 }
 

@@ -6,7 +6,8 @@ use regex::Regex;
 
 use super::steps::Steps;
 use crate::buildkit::dockerfile::Dockerfile;
-use crate::engine::docker::{instructions, trouble};
+use crate::engine::docker::instructions;
+use crate::moby::trouble;
 use crate::error::{Error, Location, StepFailure};
 
 static EXIT_CODE: LazyLock<Regex> =

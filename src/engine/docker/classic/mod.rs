@@ -2,7 +2,7 @@
 
 mod archive;
 mod failure;
-pub(super) mod query;
+mod query;
 mod steps;
 mod upload;
 
@@ -14,7 +14,6 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 
 use self::steps::Steps;
-use super::auth::{Lenient, registry_config};
 use super::instructions;
 use super::{Built, Plan};
 use crate::buildkit::dockerfile::Dockerfile;
@@ -24,6 +23,8 @@ use crate::daemon::messages::{Message, Messages};
 use crate::daemon::{Daemon, Product};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::moby::auth::{Lenient, registry_config};
+use crate::moby::is_loopback;
 use crate::reference::Reference;
 use crate::request::{CacheSpec, Credentials, Job};
 
@@ -73,7 +74,7 @@ pub(super) async fn build(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result
 fn pays_to_compress(address: &Address) -> bool {
     match address {
         Address::Unix(_) => false,
-        Address::Tcp { host, .. } => !super::is_loopback(host),
+        Address::Tcp { host, .. } => !is_loopback(host),
         Address::Ssh(_) => true,
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::daemon::Product;
+use crate::daemon::query::Query;
 use crate::error::{Error, Result};
 use crate::request::BuildOptions;
 
@@ -23,7 +24,7 @@ pub(super) fn query(
     // Without this a cancelled or failed RUN would leave its container behind.
     query.flag("forcerm", options.force_rm.unwrap_or(options.rm != Some(false)));
     query.some("target", options.target.as_ref());
-    query.some("platform", options.platform.as_ref());
+    query.some("platform", options.platform());
     query.some("networkmode", options.network.as_ref());
     query.some("shmsize", options.shm_size);
     query.some("cgroupparent", options.cgroup_parent.as_ref());
@@ -74,46 +75,6 @@ fn ulimit(text: &str) -> Result<serde_json::Value> {
         return Err(invalid());
     }
     Ok(json!({ "Name": name, "Soft": soft, "Hard": hard }))
-}
-
-/// A query string under construction.
-#[derive(Default)]
-pub(in crate::engine::docker) struct Query(pub(in crate::engine::docker) String);
-
-impl Query {
-    pub(in crate::engine::docker) fn add(&mut self, name: &str, value: &str) {
-        if !self.0.is_empty() {
-            self.0.push('&');
-        }
-        self.0.push_str(name);
-        self.0.push('=');
-        self.0.push_str(&percent_encode(value));
-    }
-
-    fn flag(&mut self, name: &str, value: bool) {
-        self.add(name, if value { "1" } else { "0" });
-    }
-
-    fn some(&mut self, name: &str, value: Option<impl ToString>) {
-        if let Some(value) = value {
-            self.add(name, &value.to_string());
-        }
-    }
-}
-
-/// Everything but RFC 3986's unreserved characters as `%XX`.
-pub(in crate::engine::docker) fn percent_encode(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

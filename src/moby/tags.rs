@@ -13,7 +13,7 @@ use crate::request::Job;
 const UNDO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Tags `image`. On an error, cancellation included, every name that moved is moved back.
-pub(super) async fn apply(api: &Api, image: &str, tags: &[Reference], job: &Job) -> Result<()> {
+pub(crate) async fn apply(api: &Api, image: &str, tags: &[Reference], job: &Job) -> Result<()> {
     let mut moved = Vec::new();
     for tag in tags {
         let step = async {
@@ -31,7 +31,7 @@ pub(super) async fn apply(api: &Api, image: &str, tags: &[Reference], job: &Job)
 }
 
 /// The name with its tag: without one the daemon means `latest`.
-pub(super) fn name(tag: &Reference) -> String {
+pub(crate) fn name(tag: &Reference) -> String {
     format!("{}:{}", tag.name(), tag.tag_or_latest().unwrap_or("latest"))
 }
 

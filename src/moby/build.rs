@@ -1,20 +1,22 @@
 //! BuildKit inside a Docker daemon: our own session over `POST /grpc` and `POST /session`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::ClientVersion;
 
 use super::auth::Lenient;
-use super::{Built, Plan};
 use crate::buildkit::attrs::BuildkitVersion;
-use crate::buildkit::{self, Build, Dial, Exporter, Hijack};
+use crate::buildkit::{self, Build, Connection, Dial, Exporter, Hijack, Solved};
+use crate::context::Context;
 use crate::daemon::Daemon;
 use crate::daemon::dial::Dialer;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
-use crate::request::{Credentials, Job};
+use crate::request::{BuildOptions, Credentials, Job};
 
 #[async_trait]
 impl Dial for Dialer {
@@ -23,21 +25,42 @@ impl Dial for Dialer {
     }
 }
 
+/// What is built.
+pub(crate) struct Source<'a> {
+    /// The context, with its Dockerfile.
+    pub(crate) context: Arc<Context>,
+    /// Its root.
+    pub(crate) root: Option<&'a Path>,
+    /// How.
+    pub(crate) options: &'a BuildOptions,
+}
+
+/// An image that has no name yet.
+pub(crate) struct Made {
+    /// The daemon's id of the image.
+    pub(crate) image: String,
+    /// Digest of its configuration.
+    pub(crate) config_digest: Option<Digest>,
+    /// How it was built.
+    pub(crate) solved: Solved,
+}
+
 /// Builds an image without a name. Both connections end when this future is dropped; the daemon then stops.
-pub(super) async fn build(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Built> {
+pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
     let transport = Hijack::new(Arc::new(daemon.api.dialer().clone()));
+    let connection = Connection::open(Arc::new(transport)).await?;
     let build = Build {
-        context: Arc::clone(&plan.context),
-        root: plan.root,
-        options: plan.options,
+        context: source.context,
+        root: source.root,
+        options: source.options,
         // Names are given later, all at once.
-        exporter: Exporter { kind: "moby".into(), attrs: BTreeMap::new() },
+        exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
-    let solved = match buildkit::build(&transport, build, &job).await {
+    let solved = match buildkit::build(&connection, build, &job).await {
         Ok(solved) => solved,
         Err(error) => return Err(credentials.blame(error).await),
     };
@@ -48,19 +71,12 @@ pub(super) async fn build(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result
     })?;
     // Daemons without containerd's image store know an image by its config.
     let config = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest"));
-    Ok(Built {
-        config_digest: config.and_then(|text| text.parse().ok()),
-        image: image.clone(),
-        steps: solved.steps,
-        seconds: solved.seconds,
-        sent_bytes: solved.sent_bytes,
-        cached_steps: solved.cached_steps,
-        total_steps: solved.total_steps,
-    })
+    let config_digest = config.and_then(|text| text.parse().ok());
+    Ok(Made { image: image.clone(), config_digest, solved })
 }
 
 /// The BuildKit that a daemon with this API has at least.
-pub(super) fn version(api: ClientVersion) -> BuildkitVersion {
+pub(crate) fn version(api: ClientVersion) -> BuildkitVersion {
     match (api.major_version, api.minor_version) {
         (1, ..=41) => BuildkitVersion::v0(8),
         (1, 42) => BuildkitVersion::v0(10),

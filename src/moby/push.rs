@@ -8,9 +8,9 @@ use http::Method;
 use regex::Regex;
 
 use super::auth::registry_auth;
-use super::classic::query::Query;
 use super::{is_loopback, tags, trouble};
 use crate::daemon::messages::{Message, Messages};
+use crate::daemon::query::Query;
 use crate::daemon::{Daemon, Product};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -20,25 +20,25 @@ use crate::request::{Credential, Job};
 
 /// A daemon that pushes says something every second or so; a registry may take minutes to put a huge layer away. After
 /// this long a silence one of them hangs.
-pub(super) const SILENCE: Duration = Duration::from_secs(300);
+pub(crate) const SILENCE: Duration = Duration::from_secs(300);
 
 /// `latest: digest: sha256:... size: 527`, of daemons that send no `aux`.
 static DIGEST_LINE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"digest: (sha256:[0-9a-f]{64})").expect("a constant pattern"));
 
 /// What a push did.
-pub(super) struct Pushed {
+pub(crate) struct Pushed {
     /// Digest of the manifest in the registry.
-    pub(super) digest: Digest,
+    pub(crate) digest: Digest,
     /// Bytes of the layers that went there.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Pushes one tag. A refusal is answered once, with credentials asked for anew.
 ///
 /// Fails with `RegistryDenied`, `RegistryUnreachable`, `PushFailed`, `TimedOut`, `DigestMismatch`, and with `Credentials` if
 /// a helper failed whose answer was needed.
-pub(super) async fn push(daemon: &Daemon, tag: &Reference, silence: Duration, job: &Job) -> Result<Pushed> {
+pub(crate) async fn push(daemon: &Daemon, tag: &Reference, silence: Duration, job: &Job) -> Result<Pushed> {
     let started = Instant::now();
     let registry = tag.registry();
     // A failing helper is no error as long as the registry asks for nothing.

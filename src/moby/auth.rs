@@ -14,13 +14,13 @@ use crate::registry::credentials::config_key;
 use crate::request::{Credential, Credentials};
 
 /// `X-Registry-Auth` for one registry; an empty object for anonymous access.
-pub(super) fn registry_auth(registry: &str, credential: Option<&Credential>) -> String {
+pub(crate) fn registry_auth(registry: &str, credential: Option<&Credential>) -> String {
     let body = credential.map_or_else(|| json!({}), |credential| auth_config(registry, credential));
     URL_SAFE.encode(body.to_string())
 }
 
 /// `X-Registry-Config` for several registries.
-pub(super) fn registry_config(credentials: &BTreeMap<String, Credential>) -> String {
+pub(crate) fn registry_config(credentials: &BTreeMap<String, Credential>) -> String {
     let entries: serde_json::Map<String, serde_json::Value> = credentials
         .iter()
         .map(|(registry, credential)| (config_key(registry).to_owned(), auth_config(registry, credential)))
@@ -42,19 +42,19 @@ fn auth_config(registry: &str, credential: &Credential) -> serde_json::Value {
 
 /// Remembers for whom credentials were found and whose search failed, so that a later refusal can say so. A failed search
 /// is not an error yet: a public image needs no credentials.
-pub(super) struct Lenient {
+pub(crate) struct Lenient {
     inner: Arc<dyn Credentials>,
     known: Mutex<BTreeSet<String>>,
     failed: Mutex<Option<Error>>,
 }
 
 impl Lenient {
-    pub(super) fn new(inner: Arc<dyn Credentials>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Credentials>) -> Self {
         Self { inner, known: Mutex::default(), failed: Mutex::default() }
     }
 
     /// The error of a search that failed, if the refusal of `error` may come from that.
-    pub(super) async fn blame(&self, error: Error) -> Error {
+    pub(crate) async fn blame(&self, error: Error) -> Error {
         match error {
             Error::RegistryDenied { had_credentials: false, .. } | Error::BaseMissing { .. } => {
                 self.failed.lock().await.take().unwrap_or(error)
@@ -64,7 +64,7 @@ impl Lenient {
     }
 
     /// The registries for which there was a credential.
-    pub(super) async fn known(&self) -> BTreeSet<String> {
+    pub(crate) async fn known(&self) -> BTreeSet<String> {
         self.known.lock().await.clone()
     }
 }

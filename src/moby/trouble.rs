@@ -5,7 +5,7 @@ use crate::reference::Reference;
 
 /// Kinds of trouble that have an error of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     NoSpace,
     Missing,
     Denied,
@@ -55,13 +55,13 @@ const SIGNS: &[(&str, Trouble)] = &[
 ];
 
 /// The kind of trouble that a sentence tells of, if it tells of one.
-pub(super) fn kind(text: &str) -> Option<Trouble> {
+pub(crate) fn kind(text: &str) -> Option<Trouble> {
     let text = text.to_ascii_lowercase();
     SIGNS.iter().find(|(sign, _)| text.contains(sign)).map(|(_, kind)| *kind)
 }
 
 /// The error for an image that cannot be pulled.
-pub(super) fn pull_error(
+pub(crate) fn pull_error(
     reference: &str,
     message: &str,
     had_credentials: impl Fn(&str) -> bool,
@@ -87,7 +87,7 @@ pub(super) fn pull_error(
 }
 
 /// The error for an image that cannot be pushed.
-pub(super) fn push_error(reference: &Reference, message: &str, had_credentials: bool) -> Error {
+pub(crate) fn push_error(reference: &Reference, message: &str, had_credentials: bool) -> Error {
     let registry = reference.registry().to_owned();
     let message = message.to_owned();
     match kind(&message) {

@@ -1,0 +1,125 @@
+//! One build on one worker.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::exporters;
+use super::worker::Ready;
+use crate::buildkit::{self, Build, Solved};
+use crate::context::Context;
+use crate::daemon::Daemon;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::moby;
+use crate::moby::auth::Lenient;
+use crate::request::{BuildOptions, BuildRequest, Credentials, Job};
+
+/// What is built, wherever.
+pub(super) struct Plan<'a> {
+    pub(super) request: &'a BuildRequest,
+    /// The request's options with complete build arguments.
+    pub(super) options: &'a BuildOptions,
+    pub(super) context: Arc<Context>,
+}
+
+/// What a worker made.
+pub(super) struct Made {
+    /// What it is called where it has no name.
+    pub(super) image: String,
+    /// The digest of the pushed manifest.
+    pub(super) digest: Option<Digest>,
+    pub(super) config_digest: Option<Digest>,
+    pub(super) solved: Solved,
+    pub(super) push_seconds: f64,
+    pub(super) pushed_bytes: u64,
+}
+
+/// Builds, and pushes if that was asked for. Fails with `WorkerLost` where the worker went away, else as
+/// [`buildkit::build`] does.
+pub(super) async fn build(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+    let made = match &ready.daemon {
+        None => with_buildkitd(ready, plan, job).await,
+        Some(daemon) => with_docker(daemon, plan, job).await,
+    };
+    made.map_err(|error| lost(error, &ready.text))
+}
+
+/// A connection that broke means that whoever was there is not there any more, or cannot be talked with.
+fn lost(error: Error, endpoint: &str) -> Error {
+    match error {
+        Error::DaemonProtocol { reason, .. } | Error::DaemonUnreachable { reason, .. } => {
+            Error::WorkerLost { endpoint: endpoint.to_owned(), reason }
+        }
+        other => other,
+    }
+}
+
+async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+    let request = plan.request;
+    let mut exporters = Vec::new();
+    if request.push {
+        exporters.push(exporters::push(&request.tags, plan.options, ready.version)?);
+    }
+    let build = Build {
+        context: Arc::clone(&plan.context),
+        root: request.context.root.as_deref(),
+        options: plan.options,
+        exporters,
+        version: ready.version,
+        engine: "BuildKit of this worker",
+    };
+    let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
+    let inner = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
+    let solved = match buildkit::build(&ready.connection, build, &inner).await {
+        Ok(solved) => solved,
+        Err(error) => return Err(credentials.blame(error).await),
+    };
+    let digest = |key: &str| solved.response.get(key).and_then(|text| text.parse().ok());
+    let pushed: Option<Digest> = digest("containerimage.digest").filter(|_| request.push);
+    if request.push {
+        let Some(digest) = pushed else {
+            let reason = "it did not name what it pushed".to_owned();
+            return Err(Error::DaemonProtocol { action: "the build".into(), reason });
+        };
+        for tag in &request.tags {
+            let event = Event::Pushed { reference: tag.to_string(), digest: digest.to_string(), seconds: 0.0 };
+            job.events.send(event).await;
+        }
+    }
+    Ok(Made {
+        image: solved.response.get("containerimage.digest").cloned().unwrap_or_default(),
+        digest: pushed,
+        config_digest: digest("containerimage.config.digest"),
+        push_seconds: 0.0,
+        pushed_bytes: 0,
+        solved,
+    })
+}
+
+/// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
+async fn with_docker(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+    let request = plan.request;
+    let source = moby::build::Source {
+        context: Arc::clone(&plan.context),
+        root: request.context.root.as_deref(),
+        options: plan.options,
+    };
+    let made = moby::build::build(daemon, source, job).await?;
+    moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
+    let started = Instant::now();
+    let (mut digest, mut pushed_bytes) = (None, 0);
+    for tag in request.tags.iter().filter(|_| request.push) {
+        let pushed = moby::push::push(daemon, tag, moby::push::SILENCE, job).await?;
+        pushed_bytes += pushed.bytes;
+        digest.get_or_insert(pushed.digest);
+    }
+    Ok(Made {
+        image: made.image,
+        digest,
+        config_digest: made.config_digest,
+        push_seconds: if request.push { started.elapsed().as_secs_f64() } else { 0.0 },
+        pushed_bytes,
+        solved: made.solved,
+    })
+}

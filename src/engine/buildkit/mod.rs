@@ -1,0 +1,190 @@
+//! BuildKits on other machines, or on this one: one, or a pool of them.
+
+mod address;
+mod attempt;
+pub mod doctor;
+mod exporters;
+mod pool;
+mod refuse;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use self::attempt::{Made, Plan};
+use self::pool::Chosen;
+use self::worker::{ANSWER_TIMEOUT, Ready, Worker};
+use super::build_args;
+use super::opened::Opened;
+use super::{Engine, EngineInfo};
+use crate::buildkit::connection::Patience;
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::outcome::{Outcome, Totals};
+use crate::registry::credentials::{Chain, DockerConfig};
+use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
+
+/// How many workers are tried for one build: one, and another where the first goes away.
+const ATTEMPTS: usize = 2;
+
+/// The BuildKit engine.
+pub struct BuildKitEngine {
+    spec: EngineSpec,
+    environment: Arc<Environment>,
+    patience: Patience,
+}
+
+impl BuildKitEngine {
+    /// An engine that will ask the workers that `spec` and the environment name. Connects to nothing yet.
+    pub fn new(spec: EngineSpec, environment: Environment) -> Self {
+        Self { spec, environment: Arc::new(environment), patience: Patience::default() }
+    }
+
+    /// The same with another patience with silent workers.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// All workers, in the order in which they were given. Fails with `DaemonConfig`.
+    fn workers(&self) -> Result<Vec<Worker>> {
+        let places = address::places(&self.spec, &self.environment, ANSWER_TIMEOUT)?;
+        let worker = |place| Worker::new(place, &self.spec, &self.environment, self.patience);
+        places.into_iter().map(worker).collect()
+    }
+
+    /// The job with the user's Docker config behind the caller's credentials.
+    fn with_docker_config(&self, job: &Job) -> Job {
+        let config = DockerConfig::new(Arc::clone(&self.environment));
+        Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
+    }
+
+    async fn run(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
+        let started = Instant::now();
+        request.validate()?;
+        refuse::check(request)?;
+        let workers = self.workers()?;
+        let texts: Vec<&str> = workers.iter().map(|worker| worker.text.as_str()).collect();
+        let order = pool::order(self.spec.pool.policy, &pool::project(request), &texts);
+        let workers: Vec<&Worker> = order.into_iter().map(|place| &workers[place]).collect();
+        // Neither waits for the other.
+        let (chosen, opened) = tokio::try_join!(self.choose(&workers, request), Opened::of(request, job))?;
+        let build_args = build_args::complete(&request.options.build_args, &chosen.ready.text, &self.environment);
+        let options = BuildOptions { build_args, ..request.options.clone() };
+        let plan = Plan { request, options: &options, context: Arc::clone(&opened.context) };
+        announce(&chosen, job).await;
+        opened.announce(job).await;
+        let made = self.build_somewhere(chosen, workers, &plan, job).await?;
+        Ok(outcome(request, made, &opened, started))
+    }
+
+    async fn choose(&self, workers: &[&Worker], request: &BuildRequest) -> Result<Chosen> {
+        pool::choose(self.spec.pool, workers, request.options.platform()).await
+    }
+
+    /// Builds on the chosen worker and, where that goes away, once more on the next.
+    async fn build_somewhere(
+        &self,
+        mut chosen: Chosen,
+        mut workers: Vec<&Worker>,
+        plan: &Plan<'_>,
+        job: &Job,
+    ) -> Result<Made> {
+        for _ in 1..ATTEMPTS {
+            let endpoint = chosen.ready.text.clone();
+            let reason = match attempt::build(&chosen.ready, plan, job).await {
+                Err(Error::WorkerLost { reason, .. }) => reason,
+                other => return other,
+            };
+            // It comes last: it may be back by then, and is all there is where it was the only one.
+            workers.sort_by_key(|worker| worker.text == endpoint);
+            let lost = |reason| Error::WorkerLost { endpoint: endpoint.clone(), reason };
+            chosen = match self.choose(&workers, plan.request).await {
+                Ok(chosen) => chosen,
+                Err(error) => return Err(lost(format!("{reason}; and no other could go on: {error}"))),
+            };
+            let message = format!("{}; the build starts again on {}", lost(reason), chosen.ready.text);
+            job.events.send(Event::Warning { code: "worker-lost".into(), message }).await;
+            chosen.reason = format!("{endpoint} went away");
+            announce(&chosen, job).await;
+        }
+        attempt::build(&chosen.ready, plan, job).await
+    }
+}
+
+#[async_trait]
+impl Engine for BuildKitEngine {
+    async fn check(&self, job: &Job) -> Result<EngineInfo> {
+        let look = async {
+            let workers = self.workers()?;
+            let workers: Vec<&Worker> = workers.iter().collect();
+            let chosen = pool::choose(self.spec.pool, &workers, None).await?;
+            Ok(info(&chosen.ready))
+        };
+        job.cancel.guard(look).await
+    }
+
+    async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
+        let job = self.with_docker_config(job);
+        job.cancel.guard(Box::pin(self.run(request, &job))).await
+    }
+}
+
+/// What a worker is, as an engine.
+fn info(ready: &Ready) -> EngineInfo {
+    EngineInfo {
+        engine: "buildkit".into(),
+        product: "BuildKit".into(),
+        version: ready.version_text(),
+        endpoint: ready.text.clone(),
+        buildkit: true,
+        platform: ready.platforms().first().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// Says what builds.
+async fn announce(chosen: &Chosen, job: &Job) {
+    let info = info(&chosen.ready);
+    job.events
+        .send(Event::Engine {
+            engine: info.product,
+            endpoint: info.endpoint,
+            version: info.version,
+            builder: "buildkit".into(),
+            reason: chosen.reason.clone(),
+        })
+        .await;
+}
+
+fn outcome(request: &BuildRequest, made: Made, opened: &Opened, started: Instant) -> Outcome {
+    let image = match (request.tags.first(), made.digest) {
+        (Some(tag), Some(digest)) => tag.with_digest(digest).to_string(),
+        (Some(tag), None) => tag.to_string(),
+        (None, _) => made.image,
+    };
+    let summary = opened.context.summary();
+    Outcome {
+        image,
+        tags: request.tags.clone(),
+        digest: made.digest,
+        config_digest: made.config_digest,
+        engine: "buildkit".into(),
+        builder: "buildkit".into(),
+        totals: Totals {
+            seconds: started.elapsed().as_secs_f64(),
+            context_seconds: opened.seconds,
+            build_seconds: made.solved.seconds,
+            push_seconds: made.push_seconds,
+            context_files: summary.files,
+            context_bytes: summary.bytes,
+            sent_bytes: made.solved.sent_bytes,
+            pushed_bytes: made.pushed_bytes,
+            cached_steps: made.solved.cached_steps,
+            total_steps: made.solved.total_steps,
+        },
+        steps: made.solved.steps,
+    }
+}
