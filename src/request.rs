@@ -400,7 +400,7 @@ pub enum EngineKind {
     Native,
     /// A Docker or Podman daemon.
     Docker,
-    /// One or several BuildKits, usually on other machines.
+    /// One or several `BuildKit` daemons, usually on other machines.
     Buildkit,
 }
 

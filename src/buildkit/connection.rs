@@ -183,9 +183,8 @@ fn release(version: &str) -> Option<BuildkitVersion> {
 }
 
 fn worker(record: control::types::WorkerRecord) -> WorkerInfo {
-    let label = |name: &str| {
-        record.labels.get(&format!("org.mobyproject.buildkit.worker.{name}")).cloned().unwrap_or_default()
-    };
+    let label =
+        |name: &str| record.labels.get(&format!("org.mobyproject.buildkit.worker.{name}")).cloned().unwrap_or_default();
     let platform = |platform: &bollard_buildkit_proto::pb::Platform| Platform {
         os: platform.os.clone(),
         architecture: platform.architecture.clone(),

@@ -31,7 +31,7 @@ pub struct Failure<'a> {
 pub fn explain(mut failure: Failure<'_>) -> Error {
     if std::error::Error::source(failure.status).is_some() {
         // The status was made here: the connection broke.
-        let reason = super::transport::chain(failure.status);
+        let reason = super::transport::told(failure.status);
         return Error::DaemonProtocol { action: "the build".into(), reason };
     }
     let message = clean(failure.status.message());

@@ -15,13 +15,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::attrs::{self, BuildkitVersion, NamedContext};
+use super::connection::Connection;
 use super::context_dir::ContextDir;
 use super::dockerfile::Dockerfile;
 use super::failure::{self, Failure};
 use super::session::{Session, SessionSpec, shared_key};
 use super::source::{MemoryDir, SyncDir};
 use super::status::Steps;
-use super::connection::Connection;
 use super::transport::Control;
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -41,12 +41,14 @@ pub struct Build<'a> {
     pub root: Option<&'a std::path::Path>,
     /// How to build. Tags and pushing are the caller's.
     pub options: &'a BuildOptions,
-    /// What to make of the result. BuildKits before 0.13 know one.
+    /// What to make of the result. Before 0.13 there is one.
     pub exporters: Vec<Exporter>,
     /// Which BuildKit this is, as far as is known: it decides what would be silently ignored.
     pub version: BuildkitVersion,
     /// Names the engine in errors.
     pub engine: &'a str,
+    /// Names this build where others are part of the same image: its platforms.
+    pub part: Option<&'a str>,
 }
 
 /// What to make of the result.
@@ -130,12 +132,23 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
     let served = session.clone();
     // Ends when this function does, in whichever way.
     let _serving = AbortOnDropHandle::new(tokio::spawn(async move { served.serve(stream).await }));
-    let mut steps = Steps::new(job.events.clone());
+    let mut steps = Steps::new(job.events.clone(), build.part);
     let result = tokio::select! {
         result = solve(client, request, &mut steps) => result,
-        lost = connection.lost() => return Err(lost),
+        lost = connection.lost() => {
+            steps.abandon("the connection to the daemon was lost").await;
+            return Err(lost);
+        }
     };
+    if result.as_ref().is_err_and(is_broken) {
+        steps.abandon("the connection to the daemon was lost").await;
+    }
     finish(result, &steps, &session, &dockerfile)
+}
+
+/// Whether a status was made here, because the connection broke.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 fn finish(
@@ -242,11 +255,7 @@ async fn host_gateway(client: &mut Control) -> Result<String, String> {
     labels.find(|address| !address.is_empty()).ok_or_else(|| "the daemon does not tell the address".into())
 }
 
-async fn solve(
-    mut client: Control,
-    request: SolveRequest,
-    steps: &mut Steps,
-) -> Result<SolveResponse, Status> {
+async fn solve(mut client: Control, request: SolveRequest, steps: &mut Steps) -> Result<SolveResponse, Status> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let watching = read_status(client.clone(), request.r#ref.clone(), sender);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watching));

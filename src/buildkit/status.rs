@@ -12,6 +12,8 @@ use crate::outcome::StepOutcome;
 /// The record of a build's steps. Each is a vertex of BuildKit's graph; its id is the vertex's digest.
 pub struct Steps {
     events: Events,
+    /// Names the build in each step, where others run beside it.
+    part: Option<String>,
     by_id: HashMap<String, Step>,
     /// In the order in which they ended.
     done: Vec<String>,
@@ -43,9 +45,10 @@ pub struct FailedStep {
 }
 
 impl Steps {
-    /// Sends to `events`.
-    pub fn new(events: Events) -> Self {
-        Self { events, by_id: HashMap::new(), done: Vec::new(), first_start: None, last_end: None }
+    /// Sends to `events`. Where several builds do, `part` tells their steps apart, which may be the same ones.
+    pub fn new(events: Events, part: Option<&str>) -> Self {
+        let part = part.map(str::to_owned);
+        Self { events, part, by_id: HashMap::new(), done: Vec::new(), first_start: None, last_end: None }
     }
 
     /// Takes in one message.
@@ -81,7 +84,8 @@ impl Steps {
         }
         step.running = true;
         step.started = Some(started);
-        self.events.send(Event::StepStarted { id: vertex.digest.clone(), name: vertex.name.clone() }).await;
+        let (id, name) = (self.event_id(&vertex.digest), self.event_name(&vertex.name));
+        self.events.send(Event::StepStarted { id, name }).await;
     }
 
     async fn end(&mut self, vertex: &Vertex) {
@@ -98,14 +102,24 @@ impl Steps {
         self.last_end = Some(self.last_end.map_or(completed, |last| last.max(completed)));
         self.done.retain(|id| *id != vertex.digest);
         self.done.push(vertex.digest.clone());
-        let done = Event::StepDone {
-            id: vertex.digest.clone(),
-            name: step.name.clone(),
-            seconds: step.seconds,
-            cached: step.cached,
-            error: step.error.clone(),
-        };
-        self.events.send(done).await;
+        let (seconds, cached, error) = (step.seconds, step.cached, step.error.clone());
+        let (id, name) = (self.event_id(&vertex.digest), self.event_name(&vertex.name));
+        self.events.send(Event::StepDone { id, name, seconds, cached, error }).await;
+    }
+
+    /// Ends the steps that were running: nothing more will be told of them.
+    pub async fn abandon(&mut self, reason: &str) {
+        let running: Vec<String> =
+            self.by_id.iter().filter(|(_, step)| step.running).map(|(id, _)| id.clone()).collect();
+        for id in running {
+            self.flush(&id).await;
+            let Some(step) = self.by_id.get_mut(&id) else { continue };
+            step.running = false;
+            step.error = Some(reason.to_owned());
+            let (name, seconds, error) = (step.name.clone(), step.seconds, step.error.clone());
+            let (id, name) = (self.event_id(&id), self.event_name(&name));
+            self.events.send(Event::StepDone { id, name, seconds, cached: false, error }).await;
+        }
     }
 
     async fn log(&mut self, log: &VertexLog) {
@@ -122,7 +136,7 @@ impl Steps {
         if let Some(step) = self.by_id.get_mut(id) {
             step.tail.push(&text);
         }
-        self.events.send(Event::StepLog { id: id.to_owned(), stream, text }).await;
+        self.events.send(Event::StepLog { id: self.event_id(id), stream, text }).await;
     }
 
     /// Sends what is left of a character that was never completed.
@@ -142,12 +156,27 @@ impl Steps {
         };
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         let (current, total) = (count(status.current), count(status.total));
-        self.events.send(Event::StepProgress { id: status.vertex.clone(), name, current, total }).await;
+        self.events.send(Event::StepProgress { id: self.event_id(&status.vertex), name, current, total }).await;
+    }
+
+    /// A step's id in events.
+    fn event_id(&self, id: &str) -> String {
+        self.part.as_ref().map_or_else(|| id.to_owned(), |part| format!("{part} {id}"))
+    }
+
+    /// A step's name in events: `[linux/arm64 2/5] RUN x`, as BuildKit writes it where it builds for several platforms itself.
+    fn event_name(&self, name: &str) -> String {
+        match (&self.part, name.strip_prefix('[')) {
+            (Some(part), Some(rest)) => format!("[{part} {rest}"),
+            (Some(part), None) => format!("[{part}] {name}"),
+            (None, _) => name.to_owned(),
+        }
     }
 
     /// The steps that ended, in that order.
     pub fn outcomes(&self) -> Vec<StepOutcome> {
-        let outcome = |step: &Step| StepOutcome { name: step.name.clone(), seconds: step.seconds, cached: step.cached };
+        let outcome =
+            |step: &Step| StepOutcome { name: self.event_name(&step.name), seconds: step.seconds, cached: step.cached };
         self.done.iter().filter_map(|id| self.by_id.get(id)).map(outcome).collect()
     }
 
@@ -239,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_step_starts_once_prints_and_ends() {
         let (events, mut receiver) = Events::channel();
-        let mut steps = Steps::new(events);
+        let mut steps = Steps::new(events, None);
         let running = vertex("d", "[1/2] RUN x", 10, None);
         steps.apply(StatusResponse { vertexes: vec![running.clone(), running], ..Default::default() }).await;
         steps.apply(StatusResponse { logs: vec![log("d", b"gr\xc3")], ..Default::default() }).await;
@@ -266,8 +295,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn steps_of_a_lost_build_end() {
+        let (events, mut receiver) = Events::channel();
+        let mut steps = Steps::new(events, None);
+        let vertexes = vec![vertex("a", "[1/2] RUN a", 1, Some(2)), vertex("b", "[2/2] RUN b", 1, None)];
+        steps.apply(StatusResponse { vertexes, ..Default::default() }).await;
+        drain(&mut receiver);
+        steps.abandon("gone").await;
+        steps.abandon("gone").await;
+        let error = Some("gone".to_owned());
+        let expected =
+            Event::StepDone { id: "b".into(), name: "[2/2] RUN b".into(), seconds: 0.0, cached: false, error };
+        assert_eq!(drain(&mut receiver), [expected]);
+    }
+
+    #[tokio::test]
     async fn the_failure_is_the_step_that_was_not_cancelled() {
-        let mut steps = Steps::new(Events::none());
+        let mut steps = Steps::new(Events::none(), None);
         let failing = |digest: &str, error: &str| Vertex { error: error.into(), ..vertex(digest, digest, 1, Some(2)) };
         let vertexes = vec![
             failing("importing cache manifest from x", "x: not found"),

@@ -112,7 +112,7 @@ impl Service<Uri> for Once {
 
 /// What a status says: the daemon's words, or, for one that was made here, why the connection broke.
 pub(super) fn told(status: &Status) -> String {
-    if std::error::Error::source(status).is_some() { chain(status) } else { status.message().to_owned() }
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), chain)
 }
 
 /// An error and its causes in one line: tonic's own text is only `transport error`.

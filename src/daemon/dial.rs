@@ -81,10 +81,13 @@ impl Dialer {
                 }
             }
             Address::Ssh(target) => {
-                let stream = target.program(Behind::Docker, self.timeout).dial(&self.environment).map_err(|error| match error.kind() {
-                    ErrorKind::NotFound => self.unreachable("the `ssh` program is not installed".into()),
-                    _ => self.failed(&error),
-                })?;
+                let stream =
+                    target.program(Behind::Docker, self.timeout).dial(&self.environment).map_err(
+                        |error| match error.kind() {
+                            ErrorKind::NotFound => self.unreachable("the `ssh` program is not installed".into()),
+                            _ => self.failed(&error),
+                        },
+                    )?;
                 Ok(Box::new(stream))
             }
         }

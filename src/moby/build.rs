@@ -57,6 +57,7 @@ pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Res
         exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
+        part: None,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };

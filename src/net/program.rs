@@ -82,7 +82,10 @@ impl AsyncRead for ProgramStream {
             let said = ready!(Pin::new(&mut self.stderr).poll(cx)).unwrap_or_default();
             self.silent = false;
             let said = if said.is_empty() { "it ended without an answer".to_owned() } else { said };
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("{}: {said}", self.name))));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("{}: {said}", self.name),
+            )));
         }
         Poll::Ready(Ok(()))
     }

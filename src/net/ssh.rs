@@ -71,6 +71,8 @@ mod tests {
             arguments(Behind::Docker),
             "-o ConnectTimeout=7 -o BatchMode=yes -T -l me -p 2222 -- box docker --host 'unix:///run/my docker.sock' system dial-stdio"
         );
-        assert!(arguments(Behind::Buildkitd).ends_with("-- box buildctl --addr 'unix:///run/my docker.sock' dial-stdio"));
+        assert!(
+            arguments(Behind::Buildkitd).ends_with("-- box buildctl --addr 'unix:///run/my docker.sock' dial-stdio")
+        );
     }
 }

@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::only_buildkit_engine;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use super::only_buildkit_engine;
 use crate::request::{BuildOptions, SecretSource};
 
 /// What the arguments are for.

@@ -63,7 +63,6 @@ fn what_belongs_elsewhere_says_where() {
     assert!(reason(r#"{"isolation": "hyperv"}"#).contains("Windows"));
     assert!(reason(r#"{"progress": "plain"}"#).contains("progress"));
     assert!(read(r#"{"provenance": false}"#).is_ok());
-    assert!(reason(r#"{"provenance": "mode=max"}"#).contains("attestations"));
 }
 
 #[test]
@@ -137,8 +136,7 @@ fn wrong_kinds_are_refused_without_the_value() {
         r#"{"ulimit": ["nofile=9:8"]}"#,
         r#"{"ulimit": ["nofile"]}"#,
         r#"{"add_host": ["a:hostname"]}"#,
-        r#"{"platform": ["linux/amd64", "linux/arm64"]}"#,
-        r#"{"platform": "linux/amd64,linux/arm64"}"#,
+        r#"{"platform": ["linux/amd64", "linux/amd64"]}"#,
         r#"{"build_context": ["a"]}"#,
     ] {
         assert!(!reason(json).contains("hunter2"), "{json}");
@@ -186,15 +184,15 @@ fn every_option_can_be_set() {
             "cache-from": "x", "cache-to": ["type=inline"], "secret": "id=a", "ssh": true, "build-context": {"a": "b"},
             "ulimit": "core=1", "cgroup-parent": "x", "memory": 1, "memory-swap": 1, "cpuset-cpus": 0, "cpu-shares": 1,
             "cpu-period": 1, "cpu-quota": 1, "container-limits": {"memory": 1}, "source-date-epoch": 1,
-            "no-cache-filter": "a", "compression": "zstd", "fold": false, "provenance": false, "sbom": false}"#,
+            "no-cache-filter": "a", "compression": "zstd", "force-compression": true, "oci-mediatypes": true, "annotation": "a=b",
+            "attest": "type=sbom", "allow": "network.host", "fold": false, "provenance": true, "sbom": "generator=x"}"#,
     );
     let Value::Map(pairs) = samples else { unreachable!() };
     assert_eq!(pairs.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), names().into_keys().collect());
     let empty = format!("{:?}", BuildOptions::default());
     for (name, value) in pairs {
         let alone = normalize(Value::Map(vec![(name.clone(), value)])).unwrap();
-        let no_op = name == "provenance" || name == "sbom";
-        assert_eq!(format!("{alone:?}") == empty, no_op, "{name}");
+        assert_ne!(format!("{alone:?}"), empty, "{name}");
     }
 }
 

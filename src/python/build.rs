@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::run::Caller;
 use super::{CancelHandle, aio, convert, error, flag, run, sandbox};
-use crate::engine::{buildkit, auto, docker, native, select};
+use crate::engine::{auto, buildkit, docker, native, select};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::outcome::Outcome;

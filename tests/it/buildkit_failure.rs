@@ -64,7 +64,7 @@ impl Case {
     }
 
     async fn explain_with(&self, trouble: Option<Error>) -> Error {
-        let mut steps = Steps::new(Events::none());
+        let mut steps = Steps::new(Events::none(), None);
         if let Some((name, error)) = self.step {
             let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
             let vertex = Vertex {

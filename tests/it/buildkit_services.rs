@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::filesync::v1::auth_client::AuthClient;
 use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, GetTokenAuthorityRequest};
 use cooper::buildkit::session::SessionSpec;
+use cooper::buildkit::transport::Bearer;
 use cooper::buildkit::upgrade::upgrade;
 use cooper::buildkit::{BoxedStream, Dial, Hijack, SessionHello, Transport};
 use cooper::error::{Error, Result};
@@ -137,10 +139,11 @@ async fn the_session_is_announced_in_headers() {
     let transport = Hijack::new(Arc::new(Once(Mutex::new(Some(ours)))));
     let hello =
         SessionHello { id: "id1".into(), shared_key: "key1".into(), methods: vec!["/a.B/C".into(), "/d.E/F".into()] };
-    // The channel is not used to attach to a Docker daemon.
+    // The client is not used to attach to a Docker daemon.
     let unused = tonic::transport::Endpoint::from_static("http://unused").connect_lazy();
+    let unused = ControlClient::with_interceptor(unused, Bearer::default());
     let switch = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nhello";
-    let (stream, request) = tokio::join!(transport.attach(&unused, &hello), answer(theirs, switch));
+    let (stream, request) = tokio::join!(transport.attach(unused, &hello), answer(theirs, switch));
     let expected = [
         "post /session http/1.1\r\n",
         "upgrade: h2c\r\n",

@@ -12,7 +12,8 @@ use bollard_buildkit_proto::health::HealthCheckRequest;
 use bollard_buildkit_proto::health::health_client::HealthClient;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use cooper::buildkit::attrs::BuildkitVersion;
-use cooper::buildkit::{BoxedStream, Build, Exporter, SessionHello, Solved, Transport, transport};
+use cooper::buildkit::transport::Control as Client;
+use cooper::buildkit::{BoxedStream, Build, Connection, Exporter, SessionHello, Solved, Transport, transport};
 use cooper::cancel::Cancel;
 use cooper::context::Context;
 use cooper::error::{Error, Result};
@@ -197,7 +198,7 @@ struct Pipes(Arc<Daemon>);
 
 #[async_trait]
 impl Transport for Pipes {
-    async fn control(&self, _: &SessionHello) -> Result<Channel> {
+    async fn control(&self) -> Result<Channel> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let daemon = self.0.clone();
         tokio::spawn(async move {
@@ -215,7 +216,7 @@ impl Transport for Pipes {
         transport::channel(ours).await
     }
 
-    async fn attach(&self, _: &Channel, hello: &SessionHello) -> Result<BoxedStream> {
+    async fn attach(&self, _: Client, hello: &SessionHello) -> Result<BoxedStream> {
         assert!(hello.methods.iter().any(|method| method == "/moby.filesync.v1.FileSync/DiffCopy"));
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let daemon = self.0.clone();
@@ -242,10 +243,18 @@ async fn build(
     let (events, mut receiver) = Events::channel();
     let job = Job { events, cancel: cancel.clone(), credentials: Arc::new(Anonymous) };
     let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into() };
-    let build = Build { context, root: None, options, exporter, version: BuildkitVersion::v0(13), engine: "docker" };
-    let pipes = Pipes(daemon.clone());
+    let build = Build {
+        context,
+        root: None,
+        options,
+        exporters: vec![exporter],
+        version: BuildkitVersion::v0(13),
+        engine: "docker",
+        part: None,
+    };
+    let connection = Connection::open(Arc::new(Pipes(daemon.clone()))).await.unwrap();
     let run = async move {
-        let result = cooper::buildkit::build(&pipes, build, &job).await;
+        let result = cooper::buildkit::build(&connection, build, &job).await;
         drop(job);
         result
     };

@@ -11,7 +11,7 @@ use cooper::engine::docker::DockerEngine;
 use cooper::environment::Environment;
 use cooper::event::Events;
 use cooper::registry::credentials::Anonymous;
-use cooper::request::{EngineSpec, Job};
+use cooper::request::{EngineSpec, Job, Pem};
 
 use crate::docker_fake::Fake;
 
@@ -69,7 +69,7 @@ fn who_is_asked_first() {
     home.context("colima", r#"{"Host":"unix:///home/me/.colima/docker.sock","SkipTLSVerify":false}"#, &[]);
     home.context("other", r#"{"Host":"ssh://me@box"}"#, &[]);
     let none = EngineSpec::default();
-    let given = EngineSpec { endpoint: Some("tcp://a:1".into()), ..EngineSpec::default() };
+    let given = EngineSpec { endpoints: vec!["tcp://a:1".into()], ..EngineSpec::default() };
     let named = EngineSpec { docker_context: Some("other".into()), ..EngineSpec::default() };
     let host = ("DOCKER_HOST", "tcp://b:2");
     let context = ("DOCKER_CONTEXT", "other");
@@ -118,8 +118,8 @@ fn tls_follows_the_variables_and_the_context() {
     assert_eq!(verified[0].address.to_string(), "tcp://b:2376");
     let tls = verified[0].tls.as_ref().unwrap();
     assert!(!tls.skip_verify);
-    assert_eq!(tls.ca.as_deref(), Some(certificates.join("ca.pem").as_path()));
-    assert_eq!(tls.key.as_deref(), Some(certificates.join("key.pem").as_path()));
+    assert_eq!(tls.ca, Some(Pem::File(certificates.join("ca.pem"))));
+    assert_eq!(tls.key, Some(Pem::File(certificates.join("key.pem"))));
     let unverified = home.resolve(&EngineSpec::default(), &[host, ("DOCKER_TLS", "1")]);
     assert!(unverified[0].tls.as_ref().unwrap().skip_verify);
     let plain = home.resolve(&EngineSpec::default(), &[host]);
@@ -187,7 +187,7 @@ fn ssh(folder: &Path, script: &str) -> Environment {
 #[tokio::test]
 async fn a_daemon_behind_ssh() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = EngineSpec { endpoint: Some("ssh://me@box:2200".into()), ..EngineSpec::default() };
+    let spec = EngineSpec { endpoints: vec!["ssh://me@box:2200".into()], ..EngineSpec::default() };
     let answer = r#"
 answer() { printf 'HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: %s\r\n\r\n%s' "${#1}" "$1"; }
 while read -r method path rest; do
@@ -219,7 +219,7 @@ async fn an_ssh_that_hangs_ends_with_the_call() {
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
     let environment = ssh(folder.path(), &format!("echo $$ > {}\nexec sleep 1000\n", pid.display()));
-    let spec = EngineSpec { endpoint: Some("ssh://box".into()), ..EngineSpec::default() };
+    let spec = EngineSpec { endpoints: vec!["ssh://box".into()], ..EngineSpec::default() };
     let engine = DockerEngine::new(spec, environment);
     let (job, cancel) = {
         let job = job();

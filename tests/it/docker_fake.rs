@@ -103,7 +103,7 @@ impl Fake {
     /// An engine for this daemon, with an environment of its own.
     pub(crate) fn engine(&self) -> DockerEngine {
         let spec =
-            EngineSpec { endpoint: Some(self.endpoint()), builder: BuilderChoice::Classic, ..EngineSpec::default() };
+            EngineSpec { endpoints: vec![self.endpoint()], builder: BuilderChoice::Classic, ..EngineSpec::default() };
         DockerEngine::new(spec, self.environment())
     }
 

@@ -69,7 +69,8 @@ fn default_address(environment: &Environment) -> String {
 fn parse(text: &str, secure: bool, setting: &str, timeout: Duration) -> Result<Place> {
     let invalid = |reason: &str| Error::DaemonConfig { setting: setting.to_owned(), reason: reason.to_owned() };
     let text = text.trim();
-    let (scheme, rest) = text.split_once("://").unwrap_or(if text.starts_with('/') { ("unix", text) } else { ("", text) });
+    let (scheme, rest) =
+        text.split_once("://").unwrap_or(if text.starts_with('/') { ("unix", text) } else { ("", text) });
     let way = match scheme {
         "unix" => Way::Socket(Address::parse(&format!("unix://{rest}"), false, setting)?),
         "tcp" | "https" => Way::Socket(Address::parse(&with_port(scheme, rest), secure, setting)?),
@@ -169,11 +170,10 @@ mod tests {
         assert_eq!(texts(&["tcp://c:1"], &host), ["tcp://c:1"]);
         assert_eq!(texts(&[], &host), ["tcp://a:1234", "unix:///b.sock"]);
         assert_eq!(texts(&[], &[]), ["unix:///nowhere/run/buildkit/buildkitd.sock"]);
-        assert_eq!(texts(&["tcp://[::1]", "docker://", "docker+unix:///d.sock"], &[]), [
-            "tcp://[::1]:1234",
-            "docker://",
-            "docker+unix:///d.sock"
-        ]);
+        assert_eq!(
+            texts(&["tcp://[::1]", "docker://", "docker+unix:///d.sock"], &[]),
+            ["tcp://[::1]:1234", "docker://", "docker+unix:///d.sock"]
+        );
     }
 
     #[test]

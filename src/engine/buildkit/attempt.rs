@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     /// The request's options with complete build arguments.
     pub(super) options: &'a BuildOptions,
     pub(super) context: Arc<Context>,
+    /// Where other workers build for other platforms: the platforms of this one, which is pushed without a tag.
+    pub(super) part: Option<&'a str>,
 }
 
 /// What a worker made.
@@ -59,7 +61,8 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     let request = plan.request;
     let mut exporters = Vec::new();
     if request.push {
-        exporters.push(exporters::push(&request.tags, plan.options, ready.version)?);
+        let push = if plan.part.is_some() { exporters::push_by_digest } else { exporters::push };
+        exporters.push(push(&request.tags, plan.options, ready.version)?);
     }
     let build = Build {
         context: Arc::clone(&plan.context),
@@ -68,6 +71,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
         exporters,
         version: ready.version,
         engine: "BuildKit of this worker",
+        part: plan.part,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let inner = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
@@ -77,7 +81,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     };
     let digest = |key: &str| solved.response.get(key).and_then(|text| text.parse().ok());
     let pushed: Option<Digest> = digest("containerimage.digest").filter(|_| request.push);
-    if request.push {
+    if request.push && plan.part.is_none() {
         let Some(digest) = pushed else {
             let reason = "it did not name what it pushed".to_owned();
             return Err(Error::DaemonProtocol { action: "the build".into(), reason });
@@ -100,6 +104,13 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
 /// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
 async fn with_docker(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
+    if plan.options.platforms.len() > 1 || plan.part.is_some() {
+        return Err(Error::Unsupported {
+            engine: "BuildKit inside a Docker daemon".into(),
+            feature: "build for several platforms".into(),
+            reason: "it makes images of one; a buildkitd can".into(),
+        });
+    }
     let source = moby::build::Source {
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),

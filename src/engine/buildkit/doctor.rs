@@ -74,7 +74,8 @@ async fn describe(ready: &Ready, report: &mut Report) {
     for worker in &ready.about.workers {
         let platforms: Vec<String> = worker.platforms.iter().map(ToString::to_string).collect();
         let on = if worker.host.is_empty() { String::new() } else { format!(" on {}", worker.host) };
-        let how = [&worker.executor, &worker.snapshotter].map(String::as_str).into_iter().filter(|word| !word.is_empty());
+        let how =
+            [&worker.executor, &worker.snapshotter].map(String::as_str).into_iter().filter(|word| !word.is_empty());
         let how = how.collect::<Vec<_>>().join(", ");
         report.add("platforms", Status::Ok, format!("{} ({how}){on}", platforms.join(", ")), None);
     }

@@ -1,6 +1,6 @@
 //! What BuildKit is asked to make of a result: images that it pushes, and attributes of layers and manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::buildkit::Exporter;
 use crate::buildkit::attrs::BuildkitVersion;
@@ -19,6 +19,15 @@ pub(super) fn push(tags: &[Reference], options: &BuildOptions, version: Buildkit
     attrs.insert("name".into(), tags.iter().map(full_name).collect::<Vec<_>>().join(","));
     attrs.insert("push".into(), "true".into());
     Ok(Exporter { kind: "image".into(), attrs })
+}
+
+/// The same without a tag: the image has its digest only, for an index that is made of several.
+pub(super) fn push_by_digest(tags: &[Reference], options: &BuildOptions, version: BuildkitVersion) -> Result<Exporter> {
+    let mut exporter = push(tags, options, version)?;
+    let repositories: BTreeSet<String> = tags.iter().map(Reference::name).collect();
+    exporter.attrs.insert("name".into(), repositories.into_iter().collect::<Vec<_>>().join(","));
+    exporter.attrs.insert("push-by-digest".into(), "true".into());
+    Ok(exporter)
 }
 
 /// `repository:tag`, with the tag that is meant where there is none.
@@ -78,8 +87,8 @@ mod tests {
 
     const NEW: BuildkitVersion = BuildkitVersion::v0(20);
 
-    fn zstd(level: Option<i32>) -> Option<CompressionSpec> {
-        Some(CompressionSpec { algorithm: CompressionAlgorithm::Zstd, level })
+    fn zstd(level: Option<i32>) -> CompressionSpec {
+        CompressionSpec { algorithm: CompressionAlgorithm::Zstd, level }
     }
 
     #[test]
@@ -95,7 +104,8 @@ mod tests {
         ];
         let found: Vec<_> = exporter.attrs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!((exporter.kind.as_str(), found.as_slice()), ("image", expected.as_slice()));
-        let options = BuildOptions { compression: zstd(Some(5)), source_date_epoch: Some(0), ..BuildOptions::default() };
+        let options =
+            BuildOptions { compression: Some(zstd(Some(5))), source_date_epoch: Some(0), ..BuildOptions::default() };
         let attrs = image(&options, NEW).unwrap();
         assert_eq!((attrs["compression"].as_str(), attrs["compression-level"].as_str()), ("zstd", "5"));
         assert_eq!((attrs["oci-mediatypes"].as_str(), attrs["rewrite-timestamp"].as_str()), ("true", "true"));
@@ -104,7 +114,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_said() {
-        let options = BuildOptions { compression: zstd(None), oci_media_types: Some(false), ..BuildOptions::default() };
+        let options =
+            BuildOptions { compression: Some(zstd(None)), oci_media_types: Some(false), ..BuildOptions::default() };
         assert!(image(&options, NEW).unwrap_err().to_string().contains("zstd"));
         let gzip = CompressionSpec { algorithm: CompressionAlgorithm::Gzip, level: Some(12) };
         let options = BuildOptions { compression: Some(gzip), ..BuildOptions::default() };

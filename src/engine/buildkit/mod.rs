@@ -1,9 +1,10 @@
-//! BuildKits on other machines, or on this one: one, or a pool of them.
+//! `BuildKit` on other machines, or on this one: one, or a pool of them.
 
 mod address;
 mod attempt;
 pub mod doctor;
 mod exporters;
+mod index;
 mod pool;
 mod refuse;
 mod worker;
@@ -12,14 +13,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
 use self::attempt::{Made, Plan};
-use self::pool::Chosen;
+use self::index::Part;
+use self::pool::{Chosen, Share};
 use self::worker::{ANSWER_TIMEOUT, Ready, Worker};
 use super::build_args;
 use super::opened::Opened;
 use super::{Engine, EngineInfo};
 use crate::buildkit::connection::Patience;
+use crate::context::Context;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -71,18 +75,59 @@ impl BuildKitEngine {
         let order = pool::order(self.spec.pool.policy, &pool::project(request), &texts);
         let workers: Vec<&Worker> = order.into_iter().map(|place| &workers[place]).collect();
         // Neither waits for the other.
-        let (chosen, opened) = tokio::try_join!(self.choose(&workers, request), Opened::of(request, job))?;
-        let build_args = build_args::complete(&request.options.build_args, &chosen.ready.text, &self.environment);
-        let options = BuildOptions { build_args, ..request.options.clone() };
-        let plan = Plan { request, options: &options, context: Arc::clone(&opened.context) };
-        announce(&chosen, job).await;
+        let (mut shares, opened) = tokio::try_join!(self.share(&workers, request), Opened::of(request, job))?;
+        for share in &shares {
+            announce(&share.chosen, job).await;
+        }
         opened.announce(job).await;
-        let made = self.build_somewhere(chosen, workers, &plan, job).await?;
+        let made = if shares.len() == 1 {
+            let Share { chosen, .. } = shares.remove(0);
+            let options = self.options(request, &chosen);
+            let plan = Plan { request, options: &options, context: Arc::clone(&opened.context), part: None };
+            self.build_somewhere(chosen, workers, &plan, job).await?
+        } else {
+            self.build_everywhere(shares, &workers, request, &opened.context, job).await?
+        };
         Ok(outcome(request, made, &opened, started))
     }
 
-    async fn choose(&self, workers: &[&Worker], request: &BuildRequest) -> Result<Chosen> {
-        pool::choose(self.spec.pool, workers, request.options.platform()).await
+    /// The request's options as the worker needs them.
+    fn options(&self, request: &BuildRequest, chosen: &Chosen) -> BuildOptions {
+        let build_args = build_args::complete(&request.options.build_args, &chosen.ready.text, &self.environment);
+        BuildOptions { build_args, ..request.options.clone() }
+    }
+
+    /// Which workers build what: one, unless there are platforms that others build better.
+    async fn share(&self, workers: &[&Worker], request: &BuildRequest) -> Result<Vec<Share>> {
+        let platforms = request.options.platforms.clone();
+        // An index is put together in a registry; elsewhere, one worker has to make it.
+        let apart = request.push && request.outputs.is_empty();
+        if apart && platforms.len() > 1 && workers.len() > 1 {
+            return pool::share(self.spec.pool, workers, &platforms).await;
+        }
+        let chosen = pool::choose(self.spec.pool, workers, &platforms).await?;
+        Ok(vec![Share { chosen, platforms }])
+    }
+
+    /// Builds the platforms of each share where it belongs, all at once, and puts the images into one index.
+    async fn build_everywhere(
+        &self,
+        shares: Vec<Share>,
+        workers: &[&Worker],
+        request: &BuildRequest,
+        context: &Arc<Context>,
+        job: &Job,
+    ) -> Result<Made> {
+        let builds = shares.into_iter().map(|Share { chosen, platforms }| async move {
+            let annotations = index::annotations_of(&request.options.annotations, &platforms);
+            let options = BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
+            let part = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            let plan = Plan { request, options: &options, context: Arc::clone(context), part: Some(&part) };
+            let made = self.build_somewhere(chosen, workers.to_vec(), &plan, job).await?;
+            Ok(Part { made, platforms })
+        });
+        let parts: Vec<Part> = try_join_all(builds).await?;
+        index::push(parts, request, &self.environment, job).await
     }
 
     /// Builds on the chosen worker and, where that goes away, once more on the next.
@@ -102,7 +147,7 @@ impl BuildKitEngine {
             // It comes last: it may be back by then, and is all there is where it was the only one.
             workers.sort_by_key(|worker| worker.text == endpoint);
             let lost = |reason| Error::WorkerLost { endpoint: endpoint.clone(), reason };
-            chosen = match self.choose(&workers, plan.request).await {
+            chosen = match pool::choose(self.spec.pool, &workers, &plan.options.platforms).await {
                 Ok(chosen) => chosen,
                 Err(error) => return Err(lost(format!("{reason}; and no other could go on: {error}"))),
             };
@@ -121,7 +166,7 @@ impl Engine for BuildKitEngine {
         let look = async {
             let workers = self.workers()?;
             let workers: Vec<&Worker> = workers.iter().collect();
-            let chosen = pool::choose(self.spec.pool, &workers, None).await?;
+            let chosen = pool::choose(self.spec.pool, &workers, &[]).await?;
             Ok(info(&chosen.ready))
         };
         job.cancel.guard(look).await

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 
 use super::worker::{Ready, Worker};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
+use crate::reference::Reference;
 use crate::request::{BuildRequest, PoolPolicy, PoolSpec};
 
 /// A worker that has not answered by then is not waited for alone: the next one is asked too.
@@ -21,10 +22,12 @@ const HEDGE: Duration = Duration::from_millis(1500);
 /// alone, and calls all images of a stack by one repository) the tag stands for it.
 pub(super) fn project(request: &BuildRequest) -> String {
     let tag = request.tags.first();
-    let repository = tag.map(|tag| tag.name()).unwrap_or_default();
-    let root = request.context.root.as_deref().map(|root| std::path::absolute(root).unwrap_or_else(|_| root.to_owned()));
+    let repository = tag.map(Reference::name).unwrap_or_default();
+    let root =
+        request.context.root.as_deref().map(|root| std::path::absolute(root).unwrap_or_else(|_| root.to_owned()));
     let directory = root.as_deref().and_then(|root| root.file_name()).map(|name| name.to_string_lossy().into_owned());
-    let directory = directory.or_else(|| tag.and_then(|tag| tag.tag_or_latest()).map(str::to_owned)).unwrap_or_default();
+    let directory =
+        directory.or_else(|| tag.and_then(|tag| tag.tag_or_latest()).map(str::to_owned)).unwrap_or_default();
     format!("{repository}\0{directory}")
 }
 
@@ -55,7 +58,7 @@ pub(super) struct Chosen {
 }
 
 /// What a worker answered.
-pub(super) enum Answer {
+enum Answer {
     Ready(Box<Ready>),
     Failed(Error),
 }
@@ -67,11 +70,20 @@ struct Answers {
     failed: BTreeMap<usize, Error>,
 }
 
+impl Answers {
+    fn add(&mut self, place: usize, answer: Answer) {
+        match answer {
+            Answer::Ready(ready) => drop(self.ready.insert(place, *ready)),
+            Answer::Failed(error) => drop(self.failed.insert(place, error)),
+        }
+    }
+}
+
 /// Chooses among workers, given best first, one that builds for `wanted`.
 ///
 /// Fails with the error of the only worker, with `WorkerUnreachable` where none answers, and with `Unsupported` where none of
 /// those that do builds for the platform.
-pub(super) async fn choose(spec: PoolSpec, workers: &[&Worker], wanted: Option<&Platform>) -> Result<Chosen> {
+pub(super) async fn choose(spec: PoolSpec, workers: &[&Worker], wanted: &[Platform]) -> Result<Chosen> {
     let mut asked = 0;
     let mut answers = Answers::default();
     let mut pending: FuturesUnordered<BoxFuture<'_, (usize, Answer)>> = FuturesUnordered::new();
@@ -84,16 +96,13 @@ pub(super) async fn choose(spec: PoolSpec, workers: &[&Worker], wanted: Option<&
         }
         let late = tokio::time::sleep(HEDGE);
         tokio::select! {
-            answer = pending.next() => match answer {
-                Some((place, Answer::Ready(ready))) => drop(answers.ready.insert(place, *ready)),
-                Some((place, Answer::Failed(error))) => drop(answers.failed.insert(place, error)),
-                None => {}
-            },
+            Some((place, answer)) = pending.next() => answers.add(place, answer),
             () = late, if asked < workers.len() => {
                 pending.push(ask(asked, workers[asked]));
                 asked += 1;
                 continue;
             }
+            else => {}
         }
         if all_at_once && !pending.is_empty() {
             continue;
@@ -124,13 +133,55 @@ fn has_room(spec: PoolSpec, ready: &Ready) -> bool {
     ready.about.running.is_none_or(|running| running < spec.busy.unwrap_or(PoolSpec::BUSY))
 }
 
-/// Whether a worker builds for a platform. One that does not tell for which ones is asked to try.
-pub(super) fn serves(ready: &Ready, wanted: &Platform) -> bool {
-    ready.platforms().is_empty() || ready.platforms().contains(wanted)
+/// Whether a worker builds for all of these platforms. One that does not tell for which ones is asked to try.
+fn serves(ready: &Ready, wanted: &[Platform]) -> bool {
+    ready.platforms().is_empty() || wanted.iter().all(|wanted| ready.platforms().contains(wanted))
 }
 
-fn best(spec: PoolSpec, ready: &BTreeMap<usize, Ready>, wanted: Option<&Platform>) -> Option<usize> {
-    let able = ready.iter().filter(|(_, ready)| wanted.is_none_or(|wanted| serves(ready, wanted)));
+/// Whether a worker is of a platform's architecture; others emulate it, many times slower.
+fn is_native(ready: &Ready, wanted: &Platform) -> bool {
+    let same = |own: &Platform| (&own.os, &own.architecture) == (&wanted.os, &wanted.architecture);
+    ready.platforms().first().is_none_or(same)
+}
+
+/// A worker, and the platforms that it builds for.
+pub(super) struct Share {
+    pub(super) chosen: Chosen,
+    pub(super) platforms: Vec<Platform>,
+}
+
+/// Shares several platforms out: each goes to a worker of its own architecture where there is one, and as few workers as
+/// that takes. Fails as [`choose`].
+pub(super) async fn share(spec: PoolSpec, workers: &[&Worker], wanted: &[Platform]) -> Result<Vec<Share>> {
+    let asked = workers.iter().enumerate().map(|(place, worker)| ask(place, worker));
+    let mut answers = Answers::default();
+    for (place, answer) in join_all(asked).await {
+        answers.add(place, answer);
+    }
+    let mut shares: BTreeMap<usize, Vec<Platform>> = BTreeMap::new();
+    for platform in wanted {
+        let able = answers.ready.iter().filter(|(_, ready)| serves(ready, std::slice::from_ref(platform)));
+        let cost = |place: usize, ready: &Ready| {
+            (!is_native(ready, platform), !has_room(spec, ready), !shares.contains_key(&place), place)
+        };
+        let Some(place) = able.min_by_key(|(place, ready)| cost(**place, ready)).map(|(place, _)| *place) else {
+            return take(spec, answers, workers, std::slice::from_ref(platform)).map(|_| Vec::new());
+        };
+        shares.entry(place).or_default().push(platform.clone());
+    }
+    let alone = shares.len() == 1;
+    let share = |(place, platforms): (usize, Vec<Platform>)| {
+        let ready = answers.ready.remove(&place)?;
+        let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        let reason =
+            if alone { "it builds for all platforms".to_owned() } else { format!("it builds {}", names.join(", ")) };
+        Some(Share { chosen: Chosen { ready, reason }, platforms })
+    };
+    Ok(shares.into_iter().filter_map(share).collect())
+}
+
+fn best(spec: PoolSpec, ready: &BTreeMap<usize, Ready>, wanted: &[Platform]) -> Option<usize> {
+    let able = ready.iter().filter(|(_, ready)| serves(ready, wanted));
     let rank = |place: usize, ready: &Ready| {
         let running = ready.about.running.unwrap_or_default();
         match spec.policy {
@@ -143,18 +194,19 @@ fn best(spec: PoolSpec, ready: &BTreeMap<usize, Ready>, wanted: Option<&Platform
     able.min_by_key(|(place, ready)| rank(**place, ready)).map(|(place, _)| *place)
 }
 
-fn take(spec: PoolSpec, mut answers: Answers, workers: &[&Worker], wanted: Option<&Platform>) -> Result<Chosen> {
+fn take(spec: PoolSpec, mut answers: Answers, workers: &[&Worker], wanted: &[Platform]) -> Result<Chosen> {
     if let Some(place) = best(spec, &answers.ready, wanted) {
         let reason = reason(spec, &answers, place, workers, wanted);
         if let Some(ready) = answers.ready.remove(&place) {
             return Ok(Chosen { ready, reason });
         }
     }
-    if let (Some(wanted), Some(ready)) = (wanted, answers.ready.values().next()) {
+    if let (false, Some(ready)) = (wanted.is_empty(), answers.ready.values().next()) {
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
         let there: Vec<String> = ready.platforms().iter().map(ToString::to_string).collect();
         return Err(Error::Unsupported {
             engine: "BuildKit".into(),
-            feature: format!("build for {wanted}"),
+            feature: format!("build for {}", wanted.join(", ")),
             reason: format!(
                 "no worker that answers does; {} builds for {}. Add a worker for it, or install emulation (binfmt) there",
                 ready.text,
@@ -166,28 +218,22 @@ fn take(spec: PoolSpec, mut answers: Answers, workers: &[&Worker], wanted: Optio
 }
 
 /// Why this one, where it is not simply the only one.
-fn reason(
-    spec: PoolSpec,
-    answers: &Answers,
-    place: usize,
-    workers: &[&Worker],
-    wanted: Option<&Platform>,
-) -> String {
+fn reason(spec: PoolSpec, answers: &Answers, place: usize, workers: &[&Worker], wanted: &[Platform]) -> String {
     if workers.len() == 1 {
         return "the only worker".to_owned();
     }
-    let passed = (0..place).filter_map(|other| {
+    let passed = (0..place).map(|other| {
         let name = &workers[other].text;
         let ready = answers.ready.get(&other);
         match (ready, answers.failed.get(&other)) {
-            (Some(ready), _) if wanted.is_some_and(|wanted| !serves(ready, wanted)) => {
-                Some(format!("{name} does not build for the platform"))
+            (Some(ready), _) if !serves(ready, wanted) => {
+                format!("{name} does not build for the platform")
             }
             (Some(ready), _) => {
-                Some(format!("{name} is busy with {} builds", ready.about.running.unwrap_or_default()))
+                format!("{name} is busy with {} builds", ready.about.running.unwrap_or_default())
             }
-            (None, Some(error)) => Some(format!("{name} does not serve ({})", error.code())),
-            (None, None) => Some(format!("{name} is slow to answer")),
+            (None, Some(error)) => format!("{name} does not serve ({})", error.code()),
+            (None, None) => format!("{name} is slow to answer"),
         }
     });
     let passed: Vec<String> = passed.collect();

@@ -9,9 +9,11 @@ pub(super) fn check(request: &BuildRequest) -> Result<()> {
     let refused = [
         (engine.builder == BuilderChoice::Classic).then_some(("use the classic builder", "`--engine docker` can")),
         engine.docker_context.as_ref().map(|_| ("use a Docker context", "name the worker with `--endpoint`")),
-        engine.sandbox.as_ref().or(engine.runtime.as_ref()).map(|_| {
-            ("choose how commands are isolated", "the worker's configuration (`buildkitd.toml`) does")
-        }),
+        engine
+            .sandbox
+            .as_ref()
+            .or(engine.runtime.as_ref())
+            .map(|_| ("choose how commands are isolated", "the worker's configuration (`buildkitd.toml`) does")),
         // Not to fold is what it does anyway.
         request.options.fold.filter(|fold| *fold).map(|_| ("fold RUN into COPY", "it runs every RUN")),
     ];

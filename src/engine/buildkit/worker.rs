@@ -133,7 +133,10 @@ impl Worker {
             other => return other,
         };
         if let Some(told) = tls_reason(&reason) {
-            return Error::DaemonConfig { setting: format!("TLS with {endpoint}"), reason: format!("{told}: {reason}") };
+            return Error::DaemonConfig {
+                setting: format!("TLS with {endpoint}"),
+                reason: format!("{told}: {reason}"),
+            };
         }
         Error::WorkerUnreachable { endpoint, reason }
     }

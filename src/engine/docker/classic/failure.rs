@@ -7,8 +7,8 @@ use regex::Regex;
 use super::steps::Steps;
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::engine::docker::instructions;
-use crate::moby::trouble;
 use crate::error::{Error, Location, StepFailure};
+use crate::moby::trouble;
 
 static EXIT_CODE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?:returned a non-zero code:|exit status) (\d+)").expect("a constant pattern"));
