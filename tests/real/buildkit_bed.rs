@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cooper::buildkit::attrs::BuildkitVersion;
-use cooper::buildkit::{BoxedStream, Build, Dial, Exporter, Hijack, Solved};
+use cooper::buildkit::{BoxedStream, Build, Connection, Dial, Exporter, Hijack, Solved};
 use cooper::cancel::Cancel;
 use cooper::context::Context;
 use cooper::error::{Error, Result};
@@ -86,7 +86,7 @@ impl Bed {
             context,
             root: Some(self.root()),
             options: &self.options,
-            exporter: Exporter { kind: "moby".into(), attrs: BTreeMap::new() },
+            exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
             version: BuildkitVersion::v0(8),
             engine: "docker",
         };
@@ -99,7 +99,8 @@ impl Bed {
         };
         let transport = Hijack::new(Arc::new(Socket));
         let run = async move {
-            let result = cooper::buildkit::build(&transport, build, &job).await;
+            let connection = Connection::open(Arc::new(transport)).await.unwrap();
+            let result = cooper::buildkit::build(&connection, build, &job).await;
             drop(job);
             if let Ok(solved) = &result {
                 remove_image(&solved.response["containerimage.digest"]).await;

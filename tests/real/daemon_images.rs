@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use crate::docker_bed::{busybox, docker, setting};
 
 async fn daemon(endpoint: Option<String>) -> Daemon {
-    let spec = EngineSpec { endpoint, ..EngineSpec::default() };
+    let spec = EngineSpec { endpoints: endpoint.into_iter().collect(), ..EngineSpec::default() };
     find(&spec, &Arc::new(Environment::of_process()), &mut Vec::new()).await.unwrap()
 }
 

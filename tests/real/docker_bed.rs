@@ -105,7 +105,7 @@ pub(crate) fn on(builder: BuilderChoice, mut request: BuildRequest) -> BuildRequ
 
 /// A request for Podman's socket.
 pub(crate) fn on_podman(mut request: BuildRequest) -> BuildRequest {
-    request.engine.endpoint = Some(format!("unix://{}", setting("COOPER_TEST_PODMAN")));
+    request.engine.endpoints = vec![format!("unix://{}", setting("COOPER_TEST_PODMAN"))];
     request
 }
 

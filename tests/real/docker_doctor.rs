@@ -12,7 +12,7 @@ use cooper::daemon::endpoint::resolve;
 use cooper::engine::docker::doctor::examine;
 use cooper::engine::doctor::{Report, Status};
 use cooper::environment::Environment;
-use cooper::request::{Credentials, EngineSpec, TlsSpec};
+use cooper::request::{Credentials, EngineSpec, Pem, TlsSpec};
 
 use crate::docker_bed::{Bench, Fixed, setting};
 
@@ -66,7 +66,7 @@ async fn daemons_and_registries_are_described() {
     assert!(finding(&report, "registry").0.contains("does not answer"), "{report:?}");
 
     let podman =
-        EngineSpec { endpoint: Some(format!("unix://{}", setting("COOPER_TEST_PODMAN"))), ..EngineSpec::default() };
+        EngineSpec { endpoints: vec![format!("unix://{}", setting("COOPER_TEST_PODMAN"))], ..EngineSpec::default() };
     let report = look(&podman, &plain, environment(), Arc::clone(&none)).await;
     assert!(finding(&report, "daemon").0.starts_with(Product::Podman.name()), "{report:?}");
     assert_eq!(finding(&report, "builder").1, Status::Warn);
@@ -86,7 +86,7 @@ async fn a_dialer_trusts_whom_it_is_told_to() {
     let authority = setting("COOPER_TEST_REGISTRY_CA");
     let environment = Arc::new(Environment::of_process());
     let dial = async |tls: TlsSpec| {
-        let spec = EngineSpec { endpoint: Some(address.clone()), tls: Some(tls), ..EngineSpec::default() };
+        let spec = EngineSpec { endpoints: vec![address.clone()], tls: Some(tls), ..EngineSpec::default() };
         let endpoint = resolve(&spec, &environment).unwrap().remove(0);
         match Dialer::new(&endpoint, &environment) {
             Ok(dialer) => dialer.dial().await.map(|_| ()),
@@ -94,12 +94,15 @@ async fn a_dialer_trusts_whom_it_is_told_to() {
         }
     };
     let code = |result: Result<(), Error>| result.map_err(|error| error.code());
-    let with_authority = TlsSpec { ca_cert: Some(authority.clone().into()), ..TlsSpec::default() };
+    let with_authority = TlsSpec { ca_cert: Some(Pem::File(authority.clone().into())), ..TlsSpec::default() };
     assert_eq!(code(dial(with_authority).await), Ok(()));
     assert_eq!(code(dial(TlsSpec { skip_verify: true, ..TlsSpec::default() }).await), Ok(()));
     assert_eq!(code(dial(TlsSpec::default()).await), Err("daemon-config"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     fs::write(&file, "no certificate").unwrap();
-    assert_eq!(code(dial(TlsSpec { ca_cert: Some(file), ..TlsSpec::default() }).await), Err("daemon-config"));
+    assert_eq!(
+        code(dial(TlsSpec { ca_cert: Some(Pem::File(file)), ..TlsSpec::default() }).await),
+        Err("daemon-config")
+    );
 }
