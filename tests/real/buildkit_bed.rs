@@ -89,6 +89,7 @@ impl Bed {
             exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
             version: BuildkitVersion::v0(8),
             engine: "docker",
+            part: None,
         };
         let collect = async {
             let mut seen = Vec::new();
