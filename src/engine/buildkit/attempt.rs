@@ -13,9 +13,12 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::moby;
 use crate::moby::auth::Lenient;
+use crate::reference::Reference;
+use crate::registry::client::RegistryConfig;
 use crate::request::{BuildOptions, BuildRequest, Credentials, Job};
 
 /// What is built, wherever.
+#[derive(Clone)]
 pub(super) struct Plan<'a> {
     pub(super) request: &'a BuildRequest,
     /// The request's options with complete build arguments.
@@ -23,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) context: Arc<Context>,
     /// Where other workers build for other platforms: the platforms of this one, which is pushed without a tag.
     pub(super) part: Option<&'a str>,
+    /// What this machine says of registries without proper TLS.
+    pub(super) registries: &'a RegistryConfig,
 }
 
 /// What a worker made.
@@ -62,7 +67,12 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     let mut exporters = Vec::new();
     if request.push {
         let push = if plan.part.is_some() { exporters::push_by_digest } else { exporters::push };
-        exporters.push(push(&request.tags, plan.options, ready.version)?);
+        let mut exporter = push(&request.tags, plan.options, ready.version)?;
+        let insecure = |tag: &Reference| plan.registries.is_listed_insecure(tag.registry());
+        if request.tags.iter().all(insecure) {
+            exporter.attrs.insert("registry.insecure".into(), "true".into());
+        }
+        exporters.push(exporter);
     }
     let build = Build {
         context: Arc::clone(&plan.context),

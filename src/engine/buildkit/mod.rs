@@ -23,11 +23,11 @@ use super::build_args;
 use super::opened::Opened;
 use super::{Engine, EngineInfo};
 use crate::buildkit::connection::Patience;
-use crate::context::Context;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::outcome::{Outcome, Totals};
+use crate::registry::client::RegistryConfig;
 use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
 
@@ -71,6 +71,7 @@ impl BuildKitEngine {
         request.validate()?;
         refuse::check(request)?;
         let workers = self.workers()?;
+        let registries = RegistryConfig::of(&self.environment)?;
         let texts: Vec<&str> = workers.iter().map(|worker| worker.text.as_str()).collect();
         let order = pool::order(self.spec.pool.policy, &pool::project(request), &texts);
         let workers: Vec<&Worker> = order.into_iter().map(|place| &workers[place]).collect();
@@ -80,13 +81,14 @@ impl BuildKitEngine {
             announce(&share.chosen, job).await;
         }
         opened.announce(job).await;
+        let context = Arc::clone(&opened.context);
+        let plan = Plan { request, options: &request.options, context, part: None, registries: &registries };
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
             let options = self.options(request, &chosen);
-            let plan = Plan { request, options: &options, context: Arc::clone(&opened.context), part: None };
-            self.build_somewhere(chosen, workers, &plan, job).await?
+            self.build_somewhere(chosen, workers, &Plan { options: &options, ..plan }, job).await?
         } else {
-            self.build_everywhere(shares, &workers, request, &opened.context, job).await?
+            self.build_everywhere(shares, &workers, &plan, job).await?
         };
         Ok(outcome(request, made, &opened, started))
     }
@@ -114,15 +116,15 @@ impl BuildKitEngine {
         &self,
         shares: Vec<Share>,
         workers: &[&Worker],
-        request: &BuildRequest,
-        context: &Arc<Context>,
+        plan: &Plan<'_>,
         job: &Job,
     ) -> Result<Made> {
+        let request = plan.request;
         let builds = shares.into_iter().map(|Share { chosen, platforms }| async move {
             let annotations = index::annotations_of(&request.options.annotations, &platforms);
             let options = BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
             let part = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let plan = Plan { request, options: &options, context: Arc::clone(context), part: Some(&part) };
+            let plan = Plan { options: &options, part: Some(&part), ..plan.clone() };
             let made = self.build_somewhere(chosen, workers.to_vec(), &plan, job).await?;
             Ok(Part { made, platforms })
         });

@@ -68,7 +68,12 @@ impl RegistryConfig {
 
     /// Whether a registry may have any certificate, or no TLS: those on a loopback address, and those that are listed.
     pub(super) fn is_insecure(&self, authority: &str) -> bool {
-        is_loopback(authority) || self.insecure.iter().any(|entry| entry.matches(authority))
+        is_loopback(authority) || self.is_listed_insecure(authority)
+    }
+
+    /// Whether a registry is one of those that are listed: whoever pushes elsewhere has rules of his own for the loopback.
+    pub fn is_listed_insecure(&self, authority: &str) -> bool {
+        self.insecure.iter().any(|entry| entry.matches(authority))
     }
 }
 
