@@ -9,7 +9,7 @@ use std::time::Duration;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bytes::Bytes;
 use control::{ListWorkersRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -32,6 +32,9 @@ use crate::request::{BuildOptions, ContextSpec, DockerfileSpec, Job};
 
 /// The last status messages come after the answer; when none comes for this long, there are no more.
 const STATUS_QUIET: Duration = Duration::from_secs(2);
+
+/// A build whose session has ended fails by itself within this time, with its own words.
+const SESSION_GRACE: Duration = Duration::from_secs(5);
 
 /// What to build.
 pub struct Build<'a> {
@@ -131,24 +134,42 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
     let session = Arc::new(session);
     let served = session.clone();
     // Ends when this function does, in whichever way.
-    let _serving = AbortOnDropHandle::new(tokio::spawn(async move { served.serve(stream).await }));
+    let (ended, session_end) = watch::channel(None);
+    let _serving = AbortOnDropHandle::new(tokio::spawn(async move {
+        let reason = served.serve(stream).await.err().map(|error| error.to_string());
+        ended.send_replace(Some(reason.unwrap_or_else(|| "the daemon ended the session".to_owned())));
+    }));
     let mut steps = Steps::new(job.events.clone(), build.part);
     let result = tokio::select! {
-        result = solve(client, request, &mut steps) => result,
-        lost = connection.lost() => {
-            steps.abandon("the connection to the daemon was lost").await;
-            return Err(lost);
-        }
+        result = solve(client, request, &mut steps) => Ok(result),
+        lost = connection.lost() => Err(lost),
+        lost = session_lost(session_end.clone()) => Err(lost),
     };
-    if result.as_ref().is_err_and(is_broken) {
+    let reason = session_end.borrow().clone();
+    let result = match (result, reason) {
+        // Without its session a build fails, and whatever it then says is not the reason.
+        (Ok(Err(_)), Some(reason)) => Err(Error::DaemonProtocol { action: "the build".into(), reason }),
+        (other, _) => other,
+    };
+    if !matches!(&result, Ok(result) if !result.as_ref().is_err_and(is_broken)) {
         steps.abandon("the connection to the daemon was lost").await;
     }
-    finish(result, &steps, &session, &dockerfile)
+    finish(result?, &steps, &session, &dockerfile)
 }
 
 /// Whether a status was made here, because the connection broke.
 fn is_broken(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// Ends a while after the session has: the daemon may have ended both, and its answer is on the way.
+async fn session_lost(mut end: watch::Receiver<Option<String>>) -> Error {
+    let reason = match end.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        Err(_) => "the session was given up".to_owned(),
+    };
+    tokio::time::sleep(SESSION_GRACE).await;
+    Error::DaemonProtocol { action: "the build".into(), reason }
 }
 
 fn finish(

@@ -98,7 +98,7 @@ mod tests {
         let expected = [
             ("compression", "gzip"),
             ("force-compression", "false"),
-            ("name", "localhost:5000/a:latest,docker.io/library/b:2"),
+            ("name", "localhost:5000/a:latest,b:2"),
             ("oci-mediatypes", "false"),
             ("push", "true"),
         ];
