@@ -7,8 +7,8 @@
 //! 2. [`engine`] chooses what will do the work and asks whether it can.
 //! 3. [`context`] lists what goes into the build: the files under a root, less what the ignore file excludes, plus files
 //!    that exist only in memory. It is read as a stream, never copied to disk.
-//! 4. The engine runs. The Docker engine hands the context to a daemon, through a [`buildkit`] session where the
-//!    daemon has BuildKit. What happens on the way is told as [`event::Event`]s.
+//! 4. The engine runs. The native one builds by itself; the Docker and the `BuildKit` engine hand the context to a daemon,
+//!    through a [`buildkit`] session wherever there is one. What happens on the way is told as [`event::Event`]s.
 //! 5. Credentials come from the caller or from the user's Docker config ([`registry`]), the image is pushed, and the
 //!    caller gets an [`outcome::Outcome`] or an [`error::Error`].
 //!
