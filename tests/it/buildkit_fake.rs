@@ -66,7 +66,7 @@ pub(crate) fn files(dirs: impl IntoIterator<Item = (&'static str, Arc<dyn SyncDi
 pub(crate) async fn serve_root(root: &Path) -> Served {
     let spec = ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() };
     let context = Context::open(&spec, &DockerfileSpec::Text(String::new()), &Cancel::new()).unwrap();
-    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context)));
+    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context), None));
     serve(files([("context", dir)])).await
 }
 
