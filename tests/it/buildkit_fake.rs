@@ -15,7 +15,7 @@ use cooper::buildkit::session::{Session, SessionSpec};
 use cooper::buildkit::source::{MemoryDir, SyncDir};
 use cooper::buildkit::transport;
 use cooper::cancel::Cancel;
-use cooper::context::{Context, compare_paths};
+use cooper::context::{Context, Index, compare_paths};
 use cooper::error::Result;
 use cooper::request::{ContextSpec, Credential, Credentials, DockerfileSpec};
 use tokio::sync::mpsc;
@@ -64,9 +64,13 @@ pub(crate) fn files(dirs: impl IntoIterator<Item = (&'static str, Arc<dyn SyncDi
 
 /// A session that serves the directory `root` as `context`.
 pub(crate) async fn serve_root(root: &Path) -> Served {
-    let spec = ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() };
+    serve_context(ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() }, None).await
+}
+
+/// A session that serves a context as `context`, with what is known of its files.
+pub(crate) async fn serve_context(spec: ContextSpec, index: Option<Index>) -> Served {
     let context = Context::open(&spec, &DockerfileSpec::Text(String::new()), &Cancel::new()).unwrap();
-    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context), None));
+    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context), index));
     serve(files([("context", dir)])).await
 }
 
