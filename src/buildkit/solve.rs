@@ -53,7 +53,7 @@ pub struct Build<'a> {
     pub engine: &'a str,
     /// Names this build where others are part of the same image: its platforms.
     pub part: Option<&'a str>,
-    /// Where what files hashed to the last time is kept.
+    /// Where what files hashed to the last time is kept, and how registries are reached.
     pub environment: &'a Environment,
 }
 
@@ -117,6 +117,7 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         secrets: &build.options.secrets,
         ssh: &build.options.ssh,
         credentials: job.credentials.clone(),
+        environment: build.environment,
         shared_key: shared_key(build.root),
     })
     .await?;

@@ -34,7 +34,7 @@ pub(crate) struct Source<'a> {
     pub(crate) root: Option<&'a Path>,
     /// How.
     pub(crate) options: &'a BuildOptions,
-    /// Where what files hashed to the last time is kept.
+    /// Where what files hashed to the last time is kept, and how registries are reached.
     pub(crate) environment: &'a Environment,
 }
 
