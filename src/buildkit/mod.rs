@@ -34,6 +34,7 @@ pub mod status;
 pub mod transport;
 pub mod trouble;
 pub mod upgrade;
+mod watched;
 
 pub use connection::Connection;
 pub use remote::Remote;
