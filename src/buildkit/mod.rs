@@ -36,6 +36,7 @@ mod tokens;
 pub mod transport;
 pub mod trouble;
 pub mod upgrade;
+mod watched;
 
 pub use connection::Connection;
 pub use remote::Remote;

@@ -48,10 +48,13 @@ pub(crate) struct Made {
     pub(crate) solved: Solved,
 }
 
-/// Builds an image without a name. Both connections end when this future is dropped; the daemon then stops.
-pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
-    let transport = Hijack::new(Arc::new(daemon.api.dialer().clone()));
-    let connection = Connection::open(Arc::new(transport)).await?;
+/// A connection to the BuildKit inside a daemon.
+pub(crate) async fn connect(daemon: &Daemon) -> Result<Connection> {
+    Connection::open(Arc::new(Hijack::new(Arc::new(daemon.api.dialer().clone())))).await
+}
+
+/// Builds an image without a name. The session ends when this future is dropped; the daemon then stops.
+pub(crate) async fn build(connection: &Connection, daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
     let build = Build {
         context: source.context,
         root: source.root,
@@ -65,7 +68,7 @@ pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Res
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
-    let solved = match buildkit::build(&connection, build, &job).await {
+    let solved = match buildkit::build(connection, build, &job).await {
         Ok(solved) => solved,
         Err(error) => return Err(credentials.blame(error).await),
     };

@@ -4,6 +4,7 @@ mod address;
 mod attempt;
 pub mod doctor;
 mod exporters;
+mod handshake;
 mod index;
 mod pool;
 mod refuse;

@@ -175,7 +175,8 @@ async fn with_buildkit(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Bu
         options: plan.options,
         environment: plan.environment,
     };
-    let modern::Made { image, config_digest, solved } = modern::build(daemon, source, job).await?;
+    let modern::Made { image, config_digest, solved } =
+        modern::build(&modern::connect(daemon).await?, daemon, source, job).await?;
     Ok(Built {
         image,
         config_digest,
