@@ -15,6 +15,8 @@ _DOCKER = ("unix", "tcp", "http", "https", "ssh")
 _ENCRYPTED = ("tcp", "https", "docker+tcp", "docker+https")
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?\n-----END \1-----", re.DOTALL)
 _MARKER = "-----BEGIN"
+# ZenML shows what is in a configuration to everybody who may look at the stack, fields that are marked as secret too.
+_NO_SECRETS = "secrets themselves do not belong into a configuration, which can be read; write a reference such as"
 _FORMS = (
     "`tcp://HOST:PORT`, `https://HOST:PORT`, `unix:///PATH`, `docker-container://NAME`, `podman-container://NAME`, "
     "`nerdctl-container://NAME`, `kube-pod://NAME`, `ssh://USER@HOST`, or `docker://` for the BuildKit in a Docker "
@@ -84,29 +86,26 @@ def tls_problems(given: Iterable[str], endpoints: Sequence[str] | None) -> list[
 def pem_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with certificates and keys that are given as text; what has no marker of PEM names a file."""
     problems = []
-    for name, wanted in (
-        ("tls_ca_cert", "CERTIFICATE"),
-        ("tls_client_cert", "CERTIFICATE"),
-        ("tls_client_key", "PRIVATE KEY"),
-    ):
-        text = values.get(name)
-        if not text:
-            continue
+    for name in ("tls_ca_cert", "tls_client_cert"):
+        text = values.get(name) or ""
         kinds = [match[1] for match in _PEM.finditer(text)]
         if _MARKER not in text:
             if "\n" in text.strip():
-                problems.append(f"`{name}`: this is neither the name of a file nor PEM (`-----BEGIN {wanted}-----`)")
+                problems.append(f"`{name}`: this is neither the name of a file nor PEM (`-----BEGIN CERTIFICATE-----`)")
         elif not kinds:
             problems.append(f"`{name}`: this is no PEM: its lines have been joined, or its end is missing")
-        elif not any(kind.endswith(wanted) for kind in kinds):
-            problems.append(f"`{name}`: this is the PEM of a {kinds[0].lower()}; a {wanted.lower()} belongs here")
-        elif wanted == "PRIVATE KEY" and any("ENCRYPTED" in kind for kind in kinds):
-            problems.append(f"`{name}`: this key has a passphrase, for which nobody could be asked")
+        elif not any(kind.endswith("CERTIFICATE") for kind in kinds):
+            problems.append(f"`{name}`: this is the PEM of a {kinds[0].lower()}; a certificate belongs here")
+    key = values.get("tls_client_key") or ""
+    if _MARKER in key or "\n" in key.strip():
+        problems.append(f"`tls_client_key`: {_NO_SECRETS} `{{{{buildkit.client_key}}}}`, or name a file")
     return problems
 
 
-def token_problems(endpoints: Sequence[str], encrypted: bool) -> list[str]:
-    """What is wrong with showing a token to these addresses."""
+def token_problems(token: str | None, endpoints: Sequence[str], encrypted: bool) -> list[str]:
+    """What is wrong with showing a token to these addresses; it is `None` where it is a secret reference."""
+    if token:
+        return [f"`token`: {_NO_SECRETS} `{{{{buildkit.token}}}}`"]
     open_ones = [endpoint for endpoint in endpoints if _scheme(endpoint) == "tcp" and not _is_loopback(endpoint)]
     if open_ones and not encrypted:
         return [

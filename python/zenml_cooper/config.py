@@ -312,7 +312,7 @@ class BuildKitImageBuilderConfig(CooperImageBuilderConfig):
     )
     tls_client_key: str | None = SecretField(
         default=None,
-        description="The key of the client certificate: a file, or the PEM text, which belongs into a secret: "
+        description="The key of the client certificate: a file, or a secret reference to the PEM text: "
         "`{{buildkit.client_key}}`.",
     )
     tls_server_name: str | None = Field(
@@ -410,7 +410,7 @@ class BuildKitImageBuilderConfig(CooperImageBuilderConfig):
         problems += _buildkit.tls_problems(tls, endpoints)
         problems += _buildkit.pem_problems(values)
         if "token" in given:
-            problems += _buildkit.token_problems(endpoints, encrypted=bool(tls))
+            problems += _buildkit.token_problems(values.get("token"), endpoints, encrypted=bool(tls))
         if values.get("pool_busy") is not None and values["pool_busy"] < 1:
             problems.append("`pool_busy`: a worker that is busy without a build never gets one; write 1 or more")
         problems += self._image_problems(values, given)
