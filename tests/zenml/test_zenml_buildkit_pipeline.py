@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from conftest import BuildImage, Pushed, Zenml
 
 ENVIRONMENT = dict(os.environ)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "flavors" / "buildkit.md"
+# As that page has it.
+MOUNTS = "type=cache,target=/root/.cache/uv --mount=type=secret,id=index,target=/root/.netrc,required=true"
 WORKERS = ["docker"] + (["buildkitd"] if ENVIRONMENT.get("BUILDKIT_HOST") else [])
 
 PIPELINE = """
@@ -161,25 +164,38 @@ def test_a_dockerfile_and_what_zenml_adds(
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_a_cache_mount_of_the_package_installer(
-    stack: str, python_image: str, build_image: "BuildImage", pushed: "Callable[[str], Pushed]"
+def test_mounts_of_the_package_installer(
+    stack: str,
+    empty_zenml: "Zenml",
+    python_image: str,
+    build_image: "BuildImage",
+    pushed: "Callable[[str], Pushed]",
+    outcomes: list[dict[str, Any]],
 ) -> None:
-    mount = "type=cache,target=/root/.cache/uv"
+    """The installer's cache, and credentials for the index of whoever builds, in the Dockerfile that ZenML writes."""
+    assert MOUNTS in PAGE.read_text()
+    marker = {"ONE_BUILD": str(uuid.uuid4())}
     if "python_package_installer_cache_mount" in DockerSettings.model_fields:
-        more: dict[str, Any] = {"python_package_installer_cache_mount": mount, "requirements": ["cowsay==6.1"]}
+        more: dict[str, Any] = {"python_package_installer_cache_mount": MOUNTS, "requirements": ["cowsay==6.1"]}
     else:
         # What one wrote before ZenML had a field for it.
-        more = {"local_project_install_command": f"--mount={mount} uv pip install cowsay==6.1"}
-    built = pushed(
-        build_image(
-            DockerSettings(parent_image=python_image, install_stack_requirements=False, **more),
-            "cache-mount",
-            include_files="requirements" not in more,
-        )
-    )
-    files = {name for layer in range(len(built.layers)) for name in built.files(layer)}
+        more = {"local_project_install_command": f"--mount={MOUNTS} uv pip install cowsay==6.1"}
+    given = DockerSettings(parent_image=python_image, install_stack_requirements=False, environment=marker, **more)
+    images = []
+    for user in ("ada", "bob"):
+        netrc = f"machine pypi.invalid login {user} password {user}-s3cret"
+        empty_zenml("secret", "update", "workers", f"--index_credentials={netrc}")
+        images.append(pushed(build_image(given, f"mounts-{user}", include_files="requirements" not in more)))
+    installs = [
+        [step["cached"] for step in outcome["steps"] if "RUN --mount=type=cache" in step["name"]]
+        for outcome in outcomes
+    ]
+    assert installs == [[False], [True]]
+    assert images[0].layers == images[1].layers
+    files = {name for layer in range(len(images[0].layers)) for name in images[0].files(layer)}
     assert any(name.endswith("-packages/cowsay/__init__.py") for name in files)
     assert not [name for name in files if name.startswith("root/.cache/uv/")], "caches stay out of images"
+    assert "s3cret" not in json.dumps([outcomes, *(image.whole_config for image in images)])
 
 
 @pytest.mark.usefixtures("no_docker")
