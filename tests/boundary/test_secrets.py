@@ -173,6 +173,44 @@ def test_the_doctor_shows_no_secret(daemon: str, tmp_path: Path, monkeypatch: py
     assert MARKER not in json.dumps(report)
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"token": MARKER},
+        {"token": MARKER, "endpoints": ["tcp://192.0.2.1"]},
+        {"token": f"{MARKER}\n"},
+        {"token": [MARKER]},
+        {"tls": {"ca_cert": f"-----BEGIN CERTIFICATE-----\n{MARKER}\n-----END CERTIFICATE-----\n"}},
+        {
+            "tls": {
+                "client_cert": f"-----BEGIN CERTIFICATE-----\n{MARKER}\n-----END CERTIFICATE-----\n",
+                "client_key": f"-----BEGIN PRIVATE KEY-----\n{MARKER}\n-----END PRIVATE KEY-----\n",
+            }
+        },
+        {"tls": {"client_key": f"-----BEGIN {MARKER}"}},
+        {"tls": {"client_key": {"a": MARKER}}},
+        {"endpoints": [f"tcp://ada:{MARKER}@127.0.0.1:1"]},
+        {"endpoints": [f"ssh://ada:{MARKER}@127.0.0.1:1"]},
+        {"endpoints": [f"kube-pod://ada:{MARKER}@bk"]},
+    ],
+    ids=lambda engine: next(iter(engine)),
+)
+def test_what_is_shown_to_workers_is_not_shown_to_people(
+    engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    engine = {"kind": "buildkit", "endpoints": ["tcp://127.0.0.1:1"], **engine}
+    request = {"context": {}, "dockerfile": {"text": "FROM a"}, "engine": engine}
+    with pytest.raises((CooperError, TypeError, ValueError)) as raised:
+        _core.build(request)
+    shown = f"{raised.value} {raised.value!r} {getattr(raised.value, 'fields', '')}"
+    try:
+        shown += json.dumps(_core.doctor(engine))
+    except (CooperError, TypeError, ValueError) as error:
+        shown += str(error)
+    assert MARKER not in shown
+
+
 def test_nothing_secret_is_in_the_arguments_of_a_process(daemon: str, tmp_path: Path) -> None:
     """What runs while a build asks for credentials: no program is started with a secret in its arguments."""
     seen: list[str] = []
