@@ -17,8 +17,10 @@ use tonic::Status;
 use super::attrs::{self, BuildkitVersion, NamedContext};
 use super::connection::Connection;
 use super::context_dir::ContextDir;
+use super::content::Stores;
 use super::dockerfile::Dockerfile;
 use super::failure::{self, Failure};
+use super::filesend::Target;
 use super::session::{Session, SessionSpec, shared_key};
 use super::source::{MemoryDir, SyncDir};
 use super::status::Steps;
@@ -43,6 +45,8 @@ pub struct Build<'a> {
     pub options: &'a BuildOptions,
     /// What to make of the result. Before 0.13 there is one.
     pub exporters: Vec<Exporter>,
+    /// Caches and images in directories that the options name, by BuildKit's names for them.
+    pub stores: Stores,
     /// Which BuildKit this is, as far as is known: it decides what would be silently ignored.
     pub version: BuildkitVersion,
     /// Names the engine in errors.
@@ -52,12 +56,14 @@ pub struct Build<'a> {
 }
 
 /// What to make of the result.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Exporter {
     /// `moby` for the image store of a Docker daemon, `image`, ...
     pub kind: String,
     /// Its attributes, e.g. `name`.
     pub attrs: BTreeMap<String, String>,
+    /// Where its result goes, if it sends one.
+    pub target: Option<Target>,
 }
 
 impl Exporter {
@@ -111,6 +117,8 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         secrets: &build.options.secrets,
         ssh: &build.options.ssh,
         credentials: job.credentials.clone(),
+        targets: (0..).zip(&build.exporters).filter_map(|(id, one)| Some((id, one.target.clone()?))).collect(),
+        stores: build.stores.clone(),
         shared_key: shared_key(build.root),
     })
     .await?;

@@ -1,6 +1,5 @@
 //! BuildKit inside a Docker daemon: our own session over `POST /grpc` and `POST /session`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use bollard::ClientVersion;
 
 use super::auth::Lenient;
 use crate::buildkit::attrs::BuildkitVersion;
+use crate::buildkit::content::Stores;
 use crate::buildkit::{self, Build, Connection, Dial, Exporter, Hijack, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
@@ -54,7 +54,8 @@ pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Res
         root: source.root,
         options: source.options,
         // Names are given later, all at once.
-        exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
+        exporters: vec![Exporter { kind: "moby".into(), ..Exporter::default() }],
+        stores: Stores::new(),
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
         part: None,

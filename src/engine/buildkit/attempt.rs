@@ -69,6 +69,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
         root: request.context.root.as_deref(),
         options: plan.options,
         exporters,
+        stores: crate::buildkit::content::Stores::new(),
         version: ready.version,
         engine: "BuildKit of this worker",
         part: plan.part,

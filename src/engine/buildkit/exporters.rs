@@ -18,7 +18,7 @@ pub(super) fn push(tags: &[Reference], options: &BuildOptions, version: Buildkit
     let mut attrs = image(options, version)?;
     attrs.insert("name".into(), tags.iter().map(full_name).collect::<Vec<_>>().join(","));
     attrs.insert("push".into(), "true".into());
-    Ok(Exporter { kind: "image".into(), attrs })
+    Ok(Exporter { kind: "image".into(), attrs, target: None })
 }
 
 /// The same without a tag: the image has its digest only, for an index that is made of several.
