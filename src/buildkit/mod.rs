@@ -31,7 +31,6 @@ mod landing;
 pub mod output;
 pub mod packet;
 pub mod receive;
-pub mod secrets;
 pub mod remote;
 pub mod secrets;
 mod sender;

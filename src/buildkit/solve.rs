@@ -109,7 +109,8 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         return Err(Error::Unsupported { engine: build.engine.to_owned(), feature, reason: missing.reason });
     }
     warn_ignored(build, &dockerfile, job).await;
-    let contexts = attrs::named_contexts(build.options)?;
+    attrs::check_caches(build.options, &build.stores)?;
+    let contexts = attrs::named_contexts(build.options, &build.stores)?;
     let filename = file_name(&text.name);
     let dirs = directories(build, &contexts, filename, text.text, &job.cancel).await?;
     let session = Session::new(SessionSpec {
@@ -246,7 +247,7 @@ fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<Str
         exporter_deprecated: first.r#type,
         exporter_attrs_deprecated: first.attrs,
         exporters,
-        cache: Some(attrs::cache_options(build.options)?),
+        cache: Some(attrs::cache_options(build.options)),
         entitlements: attrs::entitlements(build.options),
         ..SolveRequest::default()
     })

@@ -242,12 +242,13 @@ async fn build(
     let context = Arc::new(Context::open(&spec, &dockerfile, &Cancel::new()).unwrap());
     let (events, mut receiver) = Events::channel();
     let job = Job { events, cancel: cancel.clone(), credentials: Arc::new(Anonymous) };
-    let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into() };
+    let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into(), target: None };
     let build = Build {
         context,
         root: None,
         options,
         exporters: vec![exporter],
+        stores: HashMap::new(),
         version: BuildkitVersion::v0(13),
         engine: "docker",
         part: None,

@@ -2,9 +2,12 @@
 
 mod address;
 mod attempt;
+mod caches;
+mod deliveries;
 pub mod doctor;
 mod exporters;
 mod index;
+mod outputs;
 mod pool;
 mod refuse;
 mod worker;
@@ -83,7 +86,7 @@ impl BuildKitEngine {
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
             let options = self.options(request, &chosen);
-            let plan = Plan { request, options: &options, context: Arc::clone(&opened.context), part: None };
+            let plan = Plan { request, options: &options, context: Arc::clone(&opened.context), part: None, environment: &self.environment };
             self.build_somewhere(chosen, workers, &plan, job).await?
         } else {
             self.build_everywhere(shares, &workers, request, &opened.context, job).await?
@@ -122,7 +125,7 @@ impl BuildKitEngine {
             let annotations = index::annotations_of(&request.options.annotations, &platforms);
             let options = BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
             let part = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let plan = Plan { request, options: &options, context: Arc::clone(context), part: Some(&part) };
+            let plan = Plan { request, options: &options, context: Arc::clone(context), part: Some(&part), environment: &self.environment };
             let made = self.build_somewhere(chosen, workers.to_vec(), &plan, job).await?;
             Ok(Part { made, platforms })
         });

@@ -168,7 +168,7 @@ impl Engine for DockerEngine {
 /// Builds with the BuildKit inside the daemon.
 async fn with_buildkit(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Built> {
     let source = modern::Source { context: Arc::clone(&plan.context), root: plan.root, options: plan.options };
-    let modern::Made { image, config_digest, solved } = modern::build(daemon, source, job).await?;
+    let modern::Made { image, config_digest, solved } = modern::build(daemon, source, Vec::new(), job).await?;
     Ok(Built {
         image,
         config_digest,
