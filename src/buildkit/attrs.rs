@@ -94,7 +94,8 @@ pub fn named_contexts(options: &BuildOptions, stores: &Stores) -> Result<BTreeMa
             let store = source.strip_prefix("oci-layout://").and_then(|source| source.split_once('@'));
             store.is_some_and(|(store, _)| stores.contains_key(&format!("oci:{store}")))
         };
-        let is_remote = |source: &str| known.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("git@");
+        let is_remote =
+            |source: &str| known.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("git@");
         let context = if is_remote(source) || is_served(source) {
             NamedContext::Remote(source.clone())
         } else if source.contains("://") {
@@ -243,7 +244,8 @@ pub fn check_caches(options: &BuildOptions, stores: &Stores) -> Result<()> {
         if !caches.iter().all(is_served) {
             return Err(Error::InvalidOption {
                 name: option.to_owned(),
-                reason: "a Docker daemon keeps no cache in a directory; `--engine buildkit` does, with a buildkitd".into(),
+                reason: "a Docker daemon keeps no cache in a directory; `--engine buildkit` does, with a buildkitd"
+                    .into(),
             });
         }
     }

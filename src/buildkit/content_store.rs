@@ -138,7 +138,8 @@ impl Store {
 
     /// All that are being written, by name.
     pub(super) fn all_progress(&self) -> Vec<(String, Progress)> {
-        let mut all: Vec<_> = self.in_progress().iter().map(|(name, progress)| (name.clone(), progress.clone())).collect();
+        let mut all: Vec<_> =
+            self.in_progress().iter().map(|(name, progress)| (name.clone(), progress.clone())).collect();
         all.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         all
     }

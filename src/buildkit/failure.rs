@@ -92,7 +92,10 @@ fn is_cause(error: &Error, message: &str) -> bool {
         Error::SecretUnavailable { id, .. } => {
             message.contains(&format!("secret {id}")) || message.contains(&error.to_string())
         }
-        Error::SshUnavailable { .. } | Error::Credentials { .. } => message.contains(&error.to_string()),
+        // A build can do without a cache that is damaged.
+        Error::SshUnavailable { .. } | Error::Credentials { .. } | Error::ImageInvalid { .. } => {
+            message.contains(&error.to_string())
+        }
         // Without the context there is no build.
         _ => true,
     }

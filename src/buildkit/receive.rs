@@ -15,8 +15,8 @@ use tonic::{Status, Streaming};
 use super::landing;
 use super::packet::{FileType, Packet, PacketKind, Stat};
 use super::trouble::{Trouble, unwritten};
-use crate::paths::compare_paths;
 use crate::error::{Error, Result};
+use crate::paths::compare_paths;
 
 /// Packets that may wait, in either direction; the daemon's have 32 KiB of a file at most.
 const QUEUE: usize = 128;

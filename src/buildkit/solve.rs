@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::attrs::{self, BuildkitVersion, NamedContext};
 use super::connection::Connection;
-use super::context_dir::ContextDir;
 use super::content::Stores;
+use super::context_dir::ContextDir;
 use super::dockerfile::Dockerfile;
 use super::failure::{self, Failure};
 use super::filesend::Target;

@@ -63,12 +63,7 @@ pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, more: Vec<Exporte
 }
 
 /// Builds, and makes of the result what exporters do; several of them only where BuildKit has 0.13.
-pub(crate) async fn export(
-    daemon: &Daemon,
-    source: Source<'_>,
-    exporters: Vec<Exporter>,
-    job: &Job,
-) -> Result<Solved> {
+pub(crate) async fn export(daemon: &Daemon, source: Source<'_>, exporters: Vec<Exporter>, job: &Job) -> Result<Solved> {
     let transport = Hijack::new(Arc::new(daemon.api.dialer().clone()));
     let connection = Connection::open(Arc::new(transport)).await?;
     let build = Build {

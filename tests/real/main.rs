@@ -28,3 +28,4 @@ mod sandbox_chroot;
 mod sandbox_escape;
 mod sandbox_run;
 mod sandbox_runtime;
+mod worker_outputs;

@@ -110,7 +110,9 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     caches.keep(&solved.response, job).await?;
     let id = |key: &str| solved.response.get(key).cloned();
     Ok(Made {
-        image: id("containerimage.config.digest").or_else(|| id("containerimage.digest")).unwrap_or_else(|| place(request)),
+        image: id("containerimage.config.digest")
+            .or_else(|| id("containerimage.digest"))
+            .unwrap_or_else(|| place(request)),
         digest: pushed,
         config_digest: digest("containerimage.config.digest"),
         push_seconds: 0.0,

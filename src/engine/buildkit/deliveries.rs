@@ -158,11 +158,9 @@ impl Receive for IntoDaemon {
         let loaded = images::load(&self.daemon, content, &self.cancel).await;
         loaded.map_err(|error| match error {
             // It is not the worker that went away.
-            Error::DaemonProtocol { .. } | Error::DaemonUnreachable { .. } => Error::DaemonRefused {
-                action: "to load the image".into(),
-                status: 503,
-                message: error.to_string(),
-            },
+            Error::DaemonProtocol { .. } | Error::DaemonUnreachable { .. } => {
+                Error::DaemonRefused { action: "to load the image".into(), status: 503, message: error.to_string() }
+            }
             other => other,
         })?;
         self.loaded.swap(Slot::Full(()));
@@ -190,7 +188,10 @@ impl Drop for Beside {
 impl Files {
     pub(super) fn create(destination: &Path) -> Result<Self> {
         let failed = |error| unwritten(destination, error);
-        if fs::metadata(destination).is_ok_and(|there| there.is_dir()) {
+        if let Ok(there) = fs::metadata(destination) {
+            if !there.is_dir() {
+                return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+            }
             let folder = Arc::new(Folder::new(destination.to_owned(), destination.to_owned()));
             return Ok(Self { folder, destination: destination.to_owned(), beside: None });
         }

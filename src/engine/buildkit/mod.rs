@@ -86,7 +86,13 @@ impl BuildKitEngine {
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
             let options = self.options(request, &chosen);
-            let plan = Plan { request, options: &options, context: Arc::clone(&opened.context), part: None, environment: &self.environment };
+            let plan = Plan {
+                request,
+                options: &options,
+                context: Arc::clone(&opened.context),
+                part: None,
+                environment: &self.environment,
+            };
             self.build_somewhere(chosen, workers, &plan, job).await?
         } else {
             self.build_everywhere(shares, &workers, request, &opened.context, job).await?
@@ -125,7 +131,13 @@ impl BuildKitEngine {
             let annotations = index::annotations_of(&request.options.annotations, &platforms);
             let options = BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
             let part = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let plan = Plan { request, options: &options, context: Arc::clone(context), part: Some(&part), environment: &self.environment };
+            let plan = Plan {
+                request,
+                options: &options,
+                context: Arc::clone(context),
+                part: Some(&part),
+                environment: &self.environment,
+            };
             let made = self.build_somewhere(chosen, workers.to_vec(), &plan, job).await?;
             Ok(Part { made, platforms })
         });

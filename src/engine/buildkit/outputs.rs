@@ -227,9 +227,8 @@ pub(super) fn place(request: &BuildRequest) -> String {
 }
 
 fn is_same(left: &Output, right: &Output) -> bool {
-    let place = |output: &Output| {
-        destination(output).map(|dest| std::path::absolute(dest).unwrap_or_else(|_| dest.clone()))
-    };
+    let place =
+        |output: &Output| destination(output).map(|dest| std::path::absolute(dest).unwrap_or_else(|_| dest.clone()));
     std::mem::discriminant(left) == std::mem::discriminant(right) && place(left) == place(right)
 }
 
