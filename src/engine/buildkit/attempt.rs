@@ -57,7 +57,7 @@ pub(super) struct Made {
 /// [`buildkit::build`] does.
 pub(super) async fn build(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let made = match &ready.daemon {
-        None => with_buildkitd(ready, plan, job).await,
+        None => job.cancel.guard(Box::pin(with_buildkitd(ready, plan, job))).await,
         Some(daemon) => with_docker(ready, daemon, plan, job).await,
     };
     made.map_err(|error| lost(error, &ready.text))
@@ -132,7 +132,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     })
 }
 
-/// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
+/// The `BuildKit` inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
 async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
     if plan.options.platforms.len() > 1 || plan.part.is_some() {
@@ -142,42 +142,43 @@ async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job)
             reason: "it makes images of one; a buildkitd can".into(),
         });
     }
+    let (made, outputs) = job.cancel.guard(Box::pin(inside(ready, daemon, plan, job))).await?;
+    if is_image_wanted(request) {
+        // This one watches the flag itself: it must not stop in the middle.
+        moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
+    }
+    job.cancel.guard(Box::pin(deliver(daemon, made, outputs, request, job))).await
+}
+
+/// Has the daemon make an image without a name, and files for outputs; or those alone.
+async fn inside(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<(Made, Outputs)> {
     let mut outputs = Outputs::of_docker(&plan.wanted(job), daemon, ready.version).await?;
     let source = moby::build::Source {
         context: Arc::clone(&plan.context),
-        root: request.context.root.as_deref(),
+        root: plan.request.context.root.as_deref(),
         options: plan.options,
         environment: plan.environment,
     };
     let files = std::mem::take(&mut outputs.exporters);
-    if !is_image_wanted(request) {
+    let (image, config_digest, solved) = if is_image_wanted(plan.request) {
+        let made = moby::build::build(&ready.connection, daemon, source, files, job).await?;
+        (made.image, made.config_digest, made.solved)
+    } else {
         let solved = moby::build::export(&ready.connection, daemon, source, files, job).await?;
-        outputs.keep(job).await?;
-        return Ok(Made {
-            image: place(request),
-            digest: None,
-            config_digest: None,
-            push_seconds: 0.0,
-            pushed_bytes: 0,
-            solved,
-        });
-    }
-    let made = moby::build::build(&ready.connection, daemon, source, files, job).await?;
-    moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
+        (place(plan.request), None, solved)
+    };
+    Ok((Made { image, digest: None, config_digest, solved, push_seconds: 0.0, pushed_bytes: 0 }, outputs))
+}
+
+/// Has the daemon push the image under its names, if that was asked for, and puts the files where they belong.
+async fn deliver(daemon: &Daemon, mut made: Made, outputs: Outputs, request: &BuildRequest, job: &Job) -> Result<Made> {
     let started = Instant::now();
-    let (mut digest, mut pushed_bytes) = (None, 0);
     for tag in request.tags.iter().filter(|_| request.push) {
         let pushed = moby::push::push(daemon, tag, moby::push::SILENCE, job).await?;
-        pushed_bytes += pushed.bytes;
-        digest.get_or_insert(pushed.digest);
+        made.pushed_bytes += pushed.bytes;
+        made.digest.get_or_insert(pushed.digest);
+        made.push_seconds = started.elapsed().as_secs_f64();
     }
     outputs.keep(job).await?;
-    Ok(Made {
-        image: made.image,
-        digest,
-        config_digest: made.config_digest,
-        push_seconds: if request.push { started.elapsed().as_secs_f64() } else { 0.0 },
-        pushed_bytes,
-        solved: made.solved,
-    })
+    Ok(made)
 }

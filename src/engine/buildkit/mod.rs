@@ -80,7 +80,8 @@ impl BuildKitEngine {
         let order = pool::order(self.spec.pool.policy, &pool::project(request), &texts);
         let workers: Vec<&Worker> = order.into_iter().map(|place| &workers[place]).collect();
         // Neither waits for the other.
-        let (mut shares, opened) = tokio::try_join!(self.share(&workers, request), Opened::of(request, job))?;
+        let look = async { tokio::try_join!(self.share(&workers, request), Opened::of(request, job)) };
+        let (mut shares, opened) = job.cancel.guard(look).await?;
         for share in &shares {
             announce(&share.chosen, job).await;
         }
@@ -154,8 +155,9 @@ impl BuildKitEngine {
             // It comes last: it may be back by then, and is all there is where it was the only one.
             workers.sort_by_key(|worker| worker.text == endpoint);
             let lost = |reason| Error::WorkerLost { endpoint: endpoint.clone(), reason };
-            chosen = match pool::choose(self.spec.pool, &workers, &plan.options.platforms).await {
+            chosen = match job.cancel.guard(pool::choose(self.spec.pool, &workers, &plan.options.platforms)).await {
                 Ok(chosen) => chosen,
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => return Err(lost(format!("{reason}; and no other could go on: {error}"))),
             };
             let message = format!("{}; the build starts again on {}", lost(reason), chosen.ready.text);
@@ -181,7 +183,8 @@ impl Engine for BuildKitEngine {
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
         let job = self.with_docker_config(job);
-        job.cancel.guard(Box::pin(self.run(request, &job))).await
+        // Its parts watch the flag: one of them, naming an image, must not stop in the middle.
+        Box::pin(self.run(request, &job)).await
     }
 }
 
