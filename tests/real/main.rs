@@ -4,7 +4,9 @@ mod buildkit_bed;
 mod buildkit_cancel;
 mod buildkit_errors;
 mod buildkit_run;
+mod buildkit_stale;
 mod buildkit_sync;
+mod buildkit_tokens;
 #[path = "../it/change_ops.rs"]
 mod change_ops;
 mod daemon_images;
