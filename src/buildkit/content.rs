@@ -124,7 +124,7 @@ impl Call {
     async fn unary<Q, R>(
         self,
         request: http::Request<Body>,
-        answer: fn(&Store, Q) -> Result<R, Fault>,
+        answer: fn(&Store, &Q) -> Result<R, Fault>,
     ) -> http::Response<Body>
     where
         Q: prost::Message + Default + 'static,
@@ -159,12 +159,12 @@ impl Call {
 
 struct Unary<Q, R> {
     call: Call,
-    answer: fn(&Store, Q) -> Result<R, Fault>,
+    answer: fn(&Store, &Q) -> Result<R, Fault>,
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
-impl<Q: Send + 'static, R: Send + 'static> UnaryService<Q> for Unary<Q, R> {
+impl<Q: Send + Sync + 'static, R: Send + 'static> UnaryService<Q> for Unary<Q, R> {
     type Response = R;
     type Future = Answer<R>;
 
@@ -172,7 +172,7 @@ impl<Q: Send + 'static, R: Send + 'static> UnaryService<Q> for Unary<Q, R> {
         let (call, answer) = (self.call.clone(), self.answer);
         Box::pin(async move {
             let store = Arc::clone(&call.store);
-            call.blocking(move || answer(&store, request.into_inner())).await.map(Response::new)
+            call.blocking(move || answer(&store, request.get_ref())).await.map(Response::new)
         })
     }
 }
@@ -197,17 +197,17 @@ fn told(info: BlobInfo) -> api::Info {
     }
 }
 
-fn info(store: &Store, request: api::DigestRequest) -> Result<api::InfoResponse, Fault> {
+fn info(store: &Store, request: &api::DigestRequest) -> Result<api::InfoResponse, Fault> {
     let info = store.info(&digest(&request.digest)?)?;
     Ok(api::InfoResponse { info: Some(told(info)) })
 }
 
-fn delete(store: &Store, request: api::DigestRequest) -> Result<api::Empty, Fault> {
+fn delete(store: &Store, request: &api::DigestRequest) -> Result<api::Empty, Fault> {
     store.remove(&digest(&request.digest)?)?;
     Ok(api::Empty {})
 }
 
-fn progress(name: String, progress: Progress) -> api::Status {
+fn progress(name: String, progress: &Progress) -> api::Status {
     api::Status {
         started_at: Some(progress.started.into()),
         updated_at: Some(progress.updated.into()),
@@ -217,21 +217,21 @@ fn progress(name: String, progress: Progress) -> api::Status {
     }
 }
 
-fn status(store: &Store, request: api::RefRequest) -> Result<api::StatusResponse, Fault> {
+fn status(store: &Store, request: &api::RefRequest) -> Result<api::StatusResponse, Fault> {
     let found = store.progress(&request.r#ref).ok_or_else(|| Fault::Missing(format!("ref {}", request.r#ref)))?;
-    Ok(api::StatusResponse { status: Some(progress(request.r#ref, found)) })
+    Ok(api::StatusResponse { status: Some(progress(request.r#ref.clone(), &found)) })
 }
 
-fn list_statuses(store: &Store, request: api::ListRequest) -> Result<api::ListStatusesResponse, Fault> {
-    unfiltered(&request)?;
-    let statuses = store.all_progress().into_iter().map(|(name, found)| progress(name, found)).collect();
+fn list_statuses(store: &Store, request: &api::ListRequest) -> Result<api::ListStatusesResponse, Fault> {
+    unfiltered(request)?;
+    let statuses = store.all_progress().into_iter().map(|(name, found)| progress(name, &found)).collect();
     Ok(api::ListStatusesResponse { statuses })
 }
 
 /// Nothing that was cut off stays, so there is nothing to abort but what is under way, and that ends with its call.
-fn abort(store: &Store, request: api::RefRequest) -> Result<api::Empty, Fault> {
+fn abort(store: &Store, request: &api::RefRequest) -> Result<api::Empty, Fault> {
     match store.progress(&request.r#ref) {
-        Some(_) => Err(Fault::Busy(request.r#ref)),
+        Some(_) => Err(Fault::Busy(request.r#ref.clone())),
         None => Err(Fault::Missing(format!("ref {}", request.r#ref))),
     }
 }

@@ -6,11 +6,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
+use http_body_util::BodyExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
@@ -112,7 +114,8 @@ impl Service<http::Request<Body>> for FileSendService {
             Ok(match target {
                 Ok(Target::Stream(stream)) => {
                     let grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_MESSAGE);
-                    { grpc }.streaming(TakeStream { stream, trouble }, request).await
+                    let (request, broken) = watched(request);
+                    { grpc }.streaming(TakeStream { stream, broken, trouble }, request).await
                 }
                 Ok(Target::Folder(folder)) => {
                     let grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_MESSAGE);
@@ -124,10 +127,24 @@ impl Service<http::Request<Body>> for FileSendService {
     }
 }
 
+/// Set once a stream was broken off. To tonic, a stream that the daemon cancels has come to its end.
+type Broken = Arc<AtomicBool>;
+
+fn watched(request: http::Request<Body>) -> (http::Request<Body>, Broken) {
+    let broken = Broken::default();
+    let flag = Arc::clone(&broken);
+    let note = move |error| {
+        flag.store(true, Ordering::Release);
+        error
+    };
+    (request.map(|body| Body::new(body.map_err(note))), broken)
+}
+
 type Answer<T> = Pin<Box<dyn Future<Output = std::result::Result<Response<T>, Status>> + Send>>;
 
 struct TakeStream {
     stream: Arc<dyn Receive>,
+    broken: Broken,
     trouble: Trouble,
 }
 
@@ -137,7 +154,8 @@ impl StreamingService<Part> for TakeStream {
     type Future = Answer<Self::ResponseStream>;
 
     fn call(&mut self, request: Request<Streaming<Part>>) -> Self::Future {
-        let taking = take_stream(Arc::clone(&self.stream), request.into_inner(), self.trouble.clone());
+        let (stream, broken) = (Arc::clone(&self.stream), Arc::clone(&self.broken));
+        let taking = take_stream(stream, request.into_inner(), broken, self.trouble.clone());
         Box::pin(async move { taking.await.map(|()| Response::new(tokio_stream::empty())) })
     }
 }
@@ -146,25 +164,29 @@ impl StreamingService<Part> for TakeStream {
 async fn take_stream(
     stream: Arc<dyn Receive>,
     mut parts: Streaming<Part>,
+    broken: Broken,
     trouble: Trouble,
 ) -> std::result::Result<(), Status> {
     let (sender, incoming) = Incoming::channel();
-    let feed = async move {
+    let hand_over = async move {
         loop {
             let part = tokio::select! {
                 part = parts.message() => part?,
                 // Whoever takes it has ended, and says why.
                 () = sender.closed() => return Ok(()),
             };
+            if part.is_none() && broken.load(Ordering::Acquire) {
+                return Err(Status::cancelled("the daemon stopped in the middle"));
+            }
             let piece = part.as_ref().map_or(Piece::End, |part| Piece::Data(part.data.clone()));
             if sender.send(piece).await.is_err() || part.is_none() {
                 return Ok(());
             }
         }
     };
-    let (fed, taken): (std::result::Result<(), Status>, _) = tokio::join!(feed, stream.receive(incoming));
+    let (sent, taken): (std::result::Result<(), Status>, _) = tokio::join!(hand_over, stream.receive(incoming));
     // A stream that broke has an error of the daemon's behind it; that it is cut off is only what comes of that.
-    fed?;
+    sent?;
     taken.map_err(|error| trouble.report(error))
 }
 

@@ -70,7 +70,7 @@ impl AsyncRead for Incoming {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -87,7 +87,7 @@ mod tests {
                 }
             };
             let mut text = String::new();
-            let (read, ()) = tokio::join!(incoming.read_to_string(&mut text), send);
+            let (read, ()) = tokio::join!(AsyncReadExt::read_to_string(&mut incoming, &mut text), send);
             assert_eq!((read.is_ok(), text.as_str()), (whole, "abc"));
         }
     }

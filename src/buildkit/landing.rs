@@ -215,14 +215,13 @@ impl<'a> Landing<'a> {
     }
 
     fn put(&mut self, id: u32, arriving: &mut Arriving, data: &Bytes) -> io::Result<()> {
-        let file = match &mut arriving.file {
-            Some(file) => file,
-            None => {
-                let name = self.temporary_name(id);
-                let (parent, _) = self.folders.parent(&self.list[id as usize].path)?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                arriving.file.insert(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?.into())
-            }
+        let file = if let Some(file) = &mut arriving.file {
+            file
+        } else {
+            let name = self.temporary_name(id);
+            let (parent, _) = self.folders.parent(&self.list[id as usize].path)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            arriving.file.insert(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?.into())
         };
         file.write_all(data)?;
         arriving.received += data.len() as u64;

@@ -142,7 +142,7 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
             *hosts = hosts.replace(&format!("={HOST_GATEWAY}"), &format!("={gateway}"));
         }
     }
-    let request = solve_request(build, session.hello().id.clone(), frontend_attrs)?;
+    let request = solve_request(build, session.hello().id.clone(), frontend_attrs);
     let stream = connection.transport.attach(connection.client(), session.hello()).await?;
     let session = Arc::new(session);
     let served = session.clone();
@@ -260,10 +260,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error.to_string())))
 }
 
-fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<String, String>) -> Result<SolveRequest> {
+fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<String, String>) -> SolveRequest {
     let exporters: Vec<control::Exporter> = build.exporters.iter().map(Exporter::as_asked).collect();
     let first = exporters.first().cloned().unwrap_or_default();
-    Ok(SolveRequest {
+    SolveRequest {
         // The session's id is as unique as a build's must be.
         r#ref: session.clone(),
         session,
@@ -276,7 +276,7 @@ fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<Str
         cache: Some(attrs::cache_options(build.options)),
         entitlements: attrs::entitlements(build.options),
         ..SolveRequest::default()
-    })
+    }
 }
 
 /// The address that an `--add-host` may have in place of a number.

@@ -248,7 +248,7 @@ mod tests {
         assert!(id.ends_with("/a%20b") && caches.stores.contains_key(&format!("local:{id}")), "{id}");
         let descriptor = Descriptor::of(media::OCI_MANIFEST, b"cache");
         let written = [(root.clone(), "t".to_owned())];
-        assert_eq!(list(&written, &descriptor, &Cancel::new()).unwrap(), [root.clone()]);
+        assert_eq!(list(&written, &descriptor, &Cancel::new()).unwrap(), vec![root.clone()]);
         std::fs::create_dir_all(root.join("blobs/sha256")).unwrap();
         std::fs::write(root.join("blobs/sha256").join(descriptor.digest.hex()), "cache").unwrap();
         assert!(list(&written, &descriptor, &Cancel::new()).unwrap().is_empty());

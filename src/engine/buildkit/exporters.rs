@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn archives_have_the_media_types_that_their_readers_want() {
         let annotations = [("annotation.a".to_owned(), "b".to_owned())].into();
-        let options = BuildOptions { compression: zstd(Some(3)), annotations, ..BuildOptions::default() };
+        let options = BuildOptions { compression: Some(zstd(Some(3))), annotations, ..BuildOptions::default() };
         let (oci, docker) = (oci(&[], &options, NEW).unwrap(), docker(&[], &options, NEW).unwrap());
         let of = |exporter: &Exporter, name: &str| exporter.attrs.get(name).cloned().unwrap_or_default();
         let all = ["oci-mediatypes", "compression", "compression-level", "annotation.a", "name"];

@@ -137,7 +137,7 @@ impl Outputs {
                 Ok(())
             }
             Output::Docker { dest: Some(dest) } => {
-                let exporter = self.docker_exporter(wanted, ready)?;
+                let exporter = Self::docker_exporter(wanted, ready)?;
                 let target: Arc<dyn Receive> = self.archive(dest).await?;
                 self.exporters.push(Exporter { target: Some(Target::Stream(target)), ..exporter });
                 Ok(())
@@ -150,14 +150,14 @@ impl Outputs {
     }
 
     fn daemon(&mut self, wanted: &Wanted<'_>, ready: &Ready, daemon: Daemon) -> Result<()> {
-        let exporter = self.docker_exporter(wanted, ready)?;
+        let exporter = Self::docker_exporter(wanted, ready)?;
         let into = Arc::new(IntoDaemon::new(daemon, &wanted.job.cancel));
         self.deliveries.push(Delivery::Daemon(Arc::clone(&into)));
         self.exporters.push(Exporter { target: Some(Target::Stream(into)), ..exporter });
         Ok(())
     }
 
-    fn docker_exporter(&self, wanted: &Wanted<'_>, ready: &Ready) -> Result<Exporter> {
+    fn docker_exporter(wanted: &Wanted<'_>, ready: &Ready) -> Result<Exporter> {
         if let Some((feature, reason)) = no_docker_image(wanted.options) {
             return Err(unsupported(feature, reason.into()));
         }
