@@ -243,6 +243,8 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
         ("cache prune --keep-storge 1g", "did you mean `--keep-storage`?"),
         ("cache prune --keep-storage much", "`much` is no size"),
         ("cache prune --older-than long", "`long` is no age"),
+        ("doctor --endpoint tcp://a --endpoint tcp://b", "`--engine buildkit` takes several"),
+        ("doctor --engine native --tlscacert ca.pem", "in this process"),
         ("doctor --tlscacrt ca.pem", "did you mean `--tlscacert`?"),
     ],
 )
