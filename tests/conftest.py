@@ -72,6 +72,12 @@ def python_image() -> str:
 
 
 @pytest.fixture(scope="session")
+def second_docker_socket() -> str:
+    """Path of a socket on which a Docker daemon answers that is not the machine's."""
+    return required("COOPER_TEST_DOCKERD")
+
+
+@pytest.fixture(scope="session")
 def podman_socket() -> str:
     """Path of a socket on which Podman's API answers."""
     return required("COOPER_TEST_PODMAN")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict, cast
 
-from . import image, podman, process, registry
+from . import dockerd, image, podman, process, registry
 from .say import step
 
-PARTS = ("registry", "registry-tls", "busybox", "python", "podman")
+PARTS = ("registry", "registry-tls", "busybox", "python", "podman", "dockerd")
 
 
 class State(TypedDict, total=False):
@@ -25,6 +25,7 @@ class State(TypedDict, total=False):
     busybox: str
     python: str
     podman: podman.Podman
+    dockerd: dockerd.Dockerd
 
 
 @contextlib.contextmanager
@@ -70,6 +71,8 @@ def up(directory: Path, parts: list[str], publish: Callable[[image.Recipe, str],
             state["podman"] = podman.start(registries)
             if "busybox" in state:
                 podman.pull(state["podman"], state["busybox"])
+        if "dockerd" in parts and "dockerd" not in state:
+            state["dockerd"] = dockerd.start()
 
 
 def _forget_the_dead(directory: Path, state: State) -> None:
@@ -81,6 +84,8 @@ def _forget_the_dead(directory: Path, state: State) -> None:
         _end(directory, state)
     if "podman" in state and not process.alive(state["podman"]):
         podman.stop(state.pop("podman"))
+    if "dockerd" in state and not process.alive(state["dockerd"]):
+        dockerd.stop(state.pop("dockerd"))
 
 
 def down(directory: Path) -> None:
@@ -93,6 +98,8 @@ def down(directory: Path) -> None:
 
 
 def _end(directory: Path, state: State) -> None:
+    if "dockerd" in state:
+        dockerd.stop(state.pop("dockerd"))
     if "podman" in state:
         podman.stop(state.pop("podman"))
     state.pop("busybox", None)
@@ -133,4 +140,9 @@ def exports(directory: Path) -> str:
             found["COOPER_TEST_PYTHON"] = state["python"]
         if "podman" in state:
             found["COOPER_TEST_PODMAN"] = state["podman"]["socket"]
+        if "dockerd" in state:
+            found["COOPER_TEST_DOCKERD"] = state["dockerd"]["socket"]
+            # For tests that kill one: it runs until its input ends, and says first where it is.
+            command = Path(__file__).resolve().parents[1] / "testbed"
+            found["COOPER_TEST_DOCKERD_START"] = shlex.join([str(command), "dockerd"])
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in found.items())

@@ -6,11 +6,10 @@ import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 from pathlib import Path
 
-from . import process
+from . import mounts, process
 from .say import Failure, run, step
 
 MAX_SOCKET_PATH = 100
@@ -41,7 +40,7 @@ def start(insecure: list[str]) -> Podman:
         server = process.start(
             [*_command(home), "system", "service", "--time=0", f"unix://{path}"],
             home / "log",
-            lambda: _answers(path),
+            lambda: answers(path),
             env=environment,
         )
     except BaseException:
@@ -83,7 +82,8 @@ def _configure(home: Path, insecure: list[str]) -> dict[str, str]:
     return _environment(home)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether a Docker API answers on a socket."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
         try:
@@ -110,13 +110,5 @@ def stop(podman: Podman) -> None:
         for action in (["rm", "--all", "--force", "--time=0"], ["umount", "--all"]):
             with contextlib.suppress(Failure):
                 run([*_command(home), *action], env=_environment(home), timeout=60)
-    for mount in reversed(_mounts(home)):
-        subprocess.run(["umount", mount], check=False, capture_output=True)
-    if _mounts(home):
-        raise Failure(f"cannot unmount {', '.join(_mounts(home))}")
+    mounts.unmount_below(home)
     shutil.rmtree(home)
-
-
-def _mounts(home: Path) -> list[str]:
-    fields = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return [mount for mount in fields if mount.startswith(f"{home}/")]

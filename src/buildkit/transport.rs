@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tower_service::Service;
 
+use super::watched::{Watched, Why};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
@@ -82,16 +83,19 @@ impl Interceptor for Bearer {
 
 /// Speaks HTTP/2, with prior knowledge, as a client on a connected stream. When the stream ends the channel is dead.
 pub async fn channel(stream: impl ByteStream + 'static) -> Result<Channel> {
+    let (stream, why) = Watched::new(stream);
+    let stream: BoxedStream = Box::new(stream);
     Endpoint::from_static("http://buildkit")
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
-        .connect_with_connector(Once(Some(TokioIo::new(Box::new(stream)))))
+        .connect_with_connector(Once(Some(TokioIo::new(stream)), why))
         .await
         .map_err(|error| Error::DaemonProtocol { action: "the start of a build".into(), reason: chain(&error) })
 }
 
-/// Hands its stream to the first caller; a second connection to the same daemon would not know the session.
-struct Once(Option<TokioIo<BoxedStream>>);
+/// Hands its stream to the first caller; a second connection to the same daemon would not know the session. Whoever wants
+/// one learns why the first broke.
+struct Once(Option<TokioIo<BoxedStream>>, Why);
 
 type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TokioIo<BoxedStream>>> + Send>>;
 
@@ -106,7 +110,8 @@ impl Service<Uri> for Once {
 
     fn call(&mut self, _: Uri) -> Connecting {
         let stream = self.0.take();
-        Box::pin(async { stream.ok_or_else(|| std::io::Error::other("the connection to the daemon ended")) })
+        let why = self.1.clone();
+        Box::pin(async move { stream.ok_or_else(|| why.error()) })
     }
 }
 

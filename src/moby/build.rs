@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::daemon::Daemon;
 use crate::daemon::dial::Dialer;
 use crate::digest::Digest;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
 use crate::request::{BuildOptions, Credentials, Job};
@@ -33,6 +34,8 @@ pub(crate) struct Source<'a> {
     pub(crate) root: Option<&'a Path>,
     /// How.
     pub(crate) options: &'a BuildOptions,
+    /// Where what files hashed to the last time is kept, and how registries are reached.
+    pub(crate) environment: &'a Environment,
 }
 
 /// An image that has no name yet.
@@ -45,10 +48,13 @@ pub(crate) struct Made {
     pub(crate) solved: Solved,
 }
 
-/// Builds an image without a name. Both connections end when this future is dropped; the daemon then stops.
-pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
-    let transport = Hijack::new(Arc::new(daemon.api.dialer().clone()));
-    let connection = Connection::open(Arc::new(transport)).await?;
+/// A connection to the BuildKit inside a daemon.
+pub(crate) async fn connect(daemon: &Daemon) -> Result<Connection> {
+    Connection::open(Arc::new(Hijack::new(Arc::new(daemon.api.dialer().clone())))).await
+}
+
+/// Builds an image without a name. The session ends when this future is dropped; the daemon then stops.
+pub(crate) async fn build(connection: &Connection, daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
     let build = Build {
         context: source.context,
         root: source.root,
@@ -58,10 +64,11 @@ pub(crate) async fn build(daemon: &Daemon, source: Source<'_>, job: &Job) -> Res
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
         part: None,
+        environment: source.environment,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
-    let solved = match buildkit::build(&connection, build, &job).await {
+    let solved = match buildkit::build(connection, build, &job).await {
         Ok(solved) => solved,
         Err(error) => return Err(credentials.blame(error).await),
     };

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::exporters;
 use super::worker::Ready;
-use crate::buildkit::{self, Build, Solved};
+use crate::buildkit::{self, Build, Connection, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
+use crate::environment::Environment;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -28,6 +29,7 @@ pub(super) struct Plan<'a> {
     pub(super) part: Option<&'a str>,
     /// What this machine says of registries without proper TLS.
     pub(super) registries: &'a RegistryConfig,
+    pub(super) environment: &'a Environment,
 }
 
 /// What a worker made.
@@ -47,7 +49,7 @@ pub(super) struct Made {
 pub(super) async fn build(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let made = match &ready.daemon {
         None => with_buildkitd(ready, plan, job).await,
-        Some(daemon) => with_docker(daemon, plan, job).await,
+        Some(daemon) => with_docker(&ready.connection, daemon, plan, job).await,
     };
     made.map_err(|error| lost(error, &ready.text))
 }
@@ -82,6 +84,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
         version: ready.version,
         engine: "BuildKit of this worker",
         part: plan.part,
+        environment: plan.environment,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let inner = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
@@ -112,7 +115,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
 }
 
 /// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
-async fn with_docker(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
     if plan.options.platforms.len() > 1 || plan.part.is_some() {
         return Err(Error::Unsupported {
@@ -125,8 +128,9 @@ async fn with_docker(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),
         options: plan.options,
+        environment: plan.environment,
     };
-    let made = moby::build::build(daemon, source, job).await?;
+    let made = moby::build::build(connection, daemon, source, job).await?;
     moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
     let started = Instant::now();
     let (mut digest, mut pushed_bytes) = (None, 0);

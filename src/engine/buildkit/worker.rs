@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::address::{Place, Way};
+use super::handshake;
 use crate::buildkit::attrs::BuildkitVersion;
 use crate::buildkit::connection::{About, Patience};
 use crate::buildkit::transport::Bearer;
-use crate::buildkit::{BoxedStream, Connection, Dial, Hijack, Remote, Transport};
+use crate::buildkit::{BoxedStream, Connection, Dial, Remote, Transport};
 use crate::daemon::address::Address;
 use crate::daemon::dial::Dialer;
 use crate::daemon::endpoint::Endpoint;
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     pub(super) text: String,
     reach: Reach,
     patience: Patience,
+    /// It is shown a client certificate, where it speaks TLS.
+    shown: bool,
 }
 
 enum Reach {
@@ -85,7 +88,8 @@ impl Worker {
                 environment: Arc::clone(environment),
             })))),
         };
-        Ok(Self { text, reach, patience })
+        let shown = spec.tls.as_ref().is_some_and(|tls| tls.client_cert.is_some());
+        Ok(Self { text, reach, patience, shown })
     }
 
     /// Connects and asks what it is.
@@ -102,19 +106,18 @@ impl Worker {
     }
 
     async fn ask(&self) -> Result<Ready> {
-        let (transport, daemon) = match &self.reach {
-            Reach::Buildkitd(transport) => (Arc::clone(transport), None),
+        let (connection, daemon) = match &self.reach {
+            Reach::Buildkitd(transport) => (Connection::open(Arc::clone(transport)).await?, None),
             Reach::Docker(spec, environment) => {
                 let daemon = find(spec, environment, &mut Vec::new()).await?;
                 if !daemon.buildkit {
                     let reason = format!("{} at this address has no BuildKit", daemon.product().name());
                     return Err(Error::WorkerUnreachable { endpoint: self.text.clone(), reason });
                 }
-                let hijack = Hijack::new(Arc::new(daemon.api.dialer().clone()));
-                (Arc::new(hijack) as Arc<dyn Transport>, Some(daemon))
+                (moby::build::connect(&daemon).await?, Some(daemon))
             }
         };
-        let connection = Connection::open(transport).await?.with_patience(self.patience);
+        let connection = connection.with_patience(self.patience);
         let about = connection.about().await?;
         let version = match (&daemon, about.release, &about.version) {
             (Some(daemon), ..) => moby::build::version(daemon.api_version),
@@ -130,9 +133,14 @@ impl Worker {
         let reason = match error {
             Error::DaemonUnreachable { reason, .. } | Error::DaemonProtocol { reason, .. } => reason,
             Error::DaemonDenied { .. } => "permission denied: this user may not use the socket".to_owned(),
+            Error::DaemonConfig { setting, reason } => {
+                let told = handshake::explain(&reason, self.shown);
+                let reason = told.map_or_else(|| reason.clone(), |told| format!("{told}: {reason}"));
+                return Error::DaemonConfig { setting, reason };
+            }
             other => return other,
         };
-        if let Some(told) = tls_reason(&reason) {
+        if let Some(told) = handshake::explain(&reason, self.shown) {
             return Error::DaemonConfig {
                 setting: format!("TLS with {endpoint}"),
                 reason: format!("{told}: {reason}"),
@@ -155,21 +163,6 @@ impl Ready {
             None => self.about.version.clone().unwrap_or_else(|| "before 0.11".into()),
         }
     }
-}
-
-/// What the end of a connection means where one side speaks TLS and the other does not, or not with us. A server that refuses
-/// a certificate of ours says so only after our own handshake is done.
-fn tls_reason(reason: &str) -> Option<&'static str> {
-    [
-        ("alert: CertificateRequired", "it wants a client certificate, and got none"),
-        ("alert: BadCertificate", "it does not accept the client certificate"),
-        ("alert: UnknownCA", "it does not know who signed the client certificate"),
-        ("alert: CertificateExpired", "the client certificate has expired"),
-        ("fatal alert", "it refused the connection"),
-        ("InvalidContentType", "it does not speak TLS; leave the certificates out"),
-    ]
-    .into_iter()
-    .find_map(|(sign, told)| reason.contains(sign).then_some(told))
 }
 
 /// A token goes where nobody listens: over TLS, or within this machine.
