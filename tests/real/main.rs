@@ -33,6 +33,7 @@ mod worker_buildkitd;
 mod worker_daemon;
 mod worker_faults;
 mod worker_kills;
+mod worker_outputs;
 mod worker_pool;
 mod worker_programs;
 mod worker_proxy;

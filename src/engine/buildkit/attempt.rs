@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::caches::Caches;
 use super::exporters;
+use super::outputs::{Outputs, Wanted, is_image_wanted, place};
 use super::worker::Ready;
-use crate::buildkit::{self, Build, Connection, Solved};
+use crate::buildkit::{self, Build, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
-use crate::environment::Environment;
 use crate::digest::Digest;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::moby;
@@ -29,7 +31,14 @@ pub(super) struct Plan<'a> {
     pub(super) part: Option<&'a str>,
     /// What this machine says of registries without proper TLS.
     pub(super) registries: &'a RegistryConfig,
-    pub(super) environment: &'a Environment,
+    /// Where settings, and daemons of this machine, are looked for.
+    pub(super) environment: &'a Arc<Environment>,
+}
+
+impl Plan<'_> {
+    fn wanted<'b>(&'b self, job: &'b Job) -> Wanted<'b> {
+        Wanted { request: self.request, options: self.options, environment: self.environment, job }
+    }
 }
 
 /// What a worker made.
@@ -49,7 +58,7 @@ pub(super) struct Made {
 pub(super) async fn build(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let made = match &ready.daemon {
         None => with_buildkitd(ready, plan, job).await,
-        Some(daemon) => with_docker(&ready.connection, daemon, plan, job).await,
+        Some(daemon) => with_docker(ready, daemon, plan, job).await,
     };
     made.map_err(|error| lost(error, &ready.text))
 }
@@ -66,7 +75,10 @@ fn lost(error: Error, endpoint: &str) -> Error {
 
 async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
-    let mut exporters = Vec::new();
+    let caches = Caches::open(plan.options, ready, job).await?;
+    let mut outputs = Outputs::of_buildkitd(&plan.wanted(job), ready).await?;
+    let mut exporters = std::mem::take(&mut outputs.exporters);
+    // The last one: of several, its digest is the one that the worker tells.
     if request.push {
         let push = if plan.part.is_some() { exporters::push_by_digest } else { exporters::push };
         let mut exporter = push(&request.tags, plan.options, ready.version)?;
@@ -79,8 +91,9 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     let build = Build {
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),
-        options: plan.options,
+        options: &caches.options,
         exporters,
+        stores: caches.stores.clone(),
         version: ready.version,
         engine: "BuildKit of this worker",
         part: plan.part,
@@ -104,8 +117,13 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
             job.events.send(event).await;
         }
     }
+    outputs.keep(job).await?;
+    caches.keep(&solved.response, job).await?;
+    let id = |key: &str| solved.response.get(key).cloned();
     Ok(Made {
-        image: solved.response.get("containerimage.digest").cloned().unwrap_or_default(),
+        image: id("containerimage.config.digest")
+            .or_else(|| id("containerimage.digest"))
+            .unwrap_or_else(|| place(request)),
         digest: pushed,
         config_digest: digest("containerimage.config.digest"),
         push_seconds: 0.0,
@@ -115,7 +133,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
 }
 
 /// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
-async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
     if plan.options.platforms.len() > 1 || plan.part.is_some() {
         return Err(Error::Unsupported {
@@ -124,13 +142,27 @@ async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, 
             reason: "it makes images of one; a buildkitd can".into(),
         });
     }
+    let mut outputs = Outputs::of_docker(&plan.wanted(job), daemon, ready.version).await?;
     let source = moby::build::Source {
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),
         options: plan.options,
         environment: plan.environment,
     };
-    let made = moby::build::build(connection, daemon, source, job).await?;
+    let files = std::mem::take(&mut outputs.exporters);
+    if !is_image_wanted(request) {
+        let solved = moby::build::export(&ready.connection, daemon, source, files, job).await?;
+        outputs.keep(job).await?;
+        return Ok(Made {
+            image: place(request),
+            digest: None,
+            config_digest: None,
+            push_seconds: 0.0,
+            pushed_bytes: 0,
+            solved,
+        });
+    }
+    let made = moby::build::build(&ready.connection, daemon, source, files, job).await?;
     moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
     let started = Instant::now();
     let (mut digest, mut pushed_bytes) = (None, 0);
@@ -139,6 +171,7 @@ async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, 
         pushed_bytes += pushed.bytes;
         digest.get_or_insert(pushed.digest);
     }
+    outputs.keep(job).await?;
     Ok(Made {
         image: made.image,
         digest,

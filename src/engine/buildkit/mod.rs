@@ -2,10 +2,13 @@
 
 mod address;
 mod attempt;
+mod caches;
+mod deliveries;
 pub mod doctor;
 mod exporters;
 mod handshake;
 mod index;
+mod outputs;
 mod pool;
 mod refuse;
 mod worker;
@@ -83,8 +86,7 @@ impl BuildKitEngine {
         }
         opened.announce(job).await;
         let context = Arc::clone(&opened.context);
-        let environment = self.environment.as_ref();
-        let registries = &registries;
+        let (environment, registries) = (&self.environment, &registries);
         let plan = Plan { request, options: &request.options, context, part: None, registries, environment };
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
