@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::{Error, Result};
 
@@ -25,6 +25,12 @@ impl Cancel {
     /// Sets the flag. Setting it again changes nothing.
     pub fn cancel(&self) {
         self.0.cancel();
+    }
+
+    /// Sets the flag when what this gives is dropped: for work on other threads that ends with whoever waits for it.
+    #[must_use]
+    pub fn on_drop(&self) -> DropGuard {
+        self.0.clone().drop_guard()
     }
 
     /// Whether the flag is set.

@@ -137,9 +137,7 @@ def build(
             "secret": secrets,
         },
         more_options=options,
-        engine=engine_spec(
-            engine, endpoint, docker_context, tls, builder, sandbox, runtime, token=token, pool=pool
-        ),
+        engine=engine_spec(engine, endpoint, docker_context, tls, builder, sandbox, runtime, token=token, pool=pool),
     )
     return Outcome.from_dict(run(request, credentials=credentials, progress=progress, on_event=on_event, cancel=cancel))
 

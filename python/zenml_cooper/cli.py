@@ -157,7 +157,7 @@ def _add_build(commands: Any) -> None:
     add = where.add_argument
     add("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
         help="native (no daemon), docker, buildkit, or auto: docker if a daemon answers (default: auto)")  # fmt: skip
-    _add_endpoints(parser, add)
+    _add_endpoints(add)
     add("--pool-policy", metavar="POLICY", choices=_POLICIES,
         help="which of several buildkitd: affinity, least-loaded or ordered (default: affinity)")  # fmt: skip
     add("--pool-busy", metavar="N", type=int, help="builds from which on a buildkitd is passed over (default: 4)")
@@ -184,14 +184,15 @@ def _add_build(commands: Any) -> None:
         help="make RUN chmod and chown part of the COPY before them (default: if the result is the same)")  # fmt: skip
     add("--oci-mediatypes", action=argparse.BooleanOptionalAction,
         help="OCI's media types, or Docker's (buildkit; default: Docker's where they can say it)")  # fmt: skip
-    add("--force-compression", action="store_true", default=None, help="compress the layers of the base anew (buildkit)")
+    add("--force-compression", action="store_true", default=None,
+        help="compress the layers of the base anew (buildkit)")  # fmt: skip
     add("--pull", action="store_true", default=None, help="look for newer base images")
     add("--ignorefile", metavar="FILE", help="in place of FILE.dockerignore and .dockerignore")
 
 
-def _add_endpoints(parser: _Parser, add: Callable[..., Any]) -> None:
+def _add_endpoints(add: Callable[..., Any]) -> None:
     add("--endpoint", metavar="URL", action="append", default=[],
-        help="address of the daemon (default: as docker does), or of a buildkitd (BUILDKIT_HOST), then repeatable")  # fmt: skip
+        help="address of the daemon (default: as docker does); of buildkitd (BUILDKIT_HOST), repeatable")  # fmt: skip
     for name, text in _TLS:
         add(f"--{name}", metavar=text.split(" ")[0].upper(), help=text.partition(" ")[2])
 
@@ -200,11 +201,14 @@ def _engine(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """The engine that was chosen, as the native module takes it."""
     from zenml_cooper import _build as building
 
-    given = vars(arguments)
-    tls = {_TLS_FIELDS[name]: given[name] for name, _ in _TLS if given[name] is not None}
     # A token on the command line could be seen by everybody on this machine.
     token = os.environ.get("BUILDKIT_TOKEN") if arguments.engine == "buildkit" else None
-    return building.engine_spec(arguments.engine, arguments.endpoint, tls=tls or None, token=token or None, **more)
+    return building.engine_spec(arguments.engine, arguments.endpoint, tls=_tls(arguments), token=token or None, **more)
+
+
+def _tls(arguments: argparse.Namespace) -> dict[str, str] | None:
+    given = vars(arguments)
+    return {_TLS_FIELDS[name]: given[name] for name, _ in _TLS if given[name] is not None} or None
 
 
 _TLS = (
@@ -335,6 +339,8 @@ def _refuse(arguments: argparse.Namespace) -> None:
             fail("--endpoint: give one; there is one daemon in a build, and `--engine buildkit` takes several")
         if _pool(arguments):
             fail("--pool-policy and --pool-busy are for `--engine buildkit`")
+    if arguments.engine == "native" and (arguments.endpoint or _tls(arguments)):
+        fail("--endpoint and what is for TLS are for daemons; `--engine native` builds in this process")
     if arguments.pool_busy is not None and arguments.pool_busy < 1:
         fail("--pool-busy: a worker that is busy without a build never gets one; give 1 or more")
 
@@ -368,7 +374,7 @@ def _add_doctor(commands: Any) -> None:
     parser = _command(commands, "doctor", _doctor, "Say what works here, what does not, and what to do about it.")
     parser.add_argument("--engine", metavar="ENGINE", choices=_ENGINES, default="auto",
                         help="auto, native, docker or buildkit (default: auto)")  # fmt: skip
-    _add_endpoints(parser, parser.add_argument)
+    _add_endpoints(parser.add_argument)
     parser.add_argument("--registry", metavar="REF", help="try this registry, or that of this image name, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,5 +1,6 @@
 """What can be set on the image builders."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -7,6 +8,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from zenml.image_builders import BaseImageBuilderConfig
 from zenml.utils import secret_utils
+from zenml.utils.secret_utils import SecretField
+
+from zenml_cooper import _buildkit
 
 _HOST_SCHEMES = ("unix", "tcp", "http", "https", "ssh")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/v?[a-z0-9]+)?")
@@ -14,6 +18,7 @@ _SECRET_SOURCE = re.compile(r"(env|src)=.+", re.DOTALL)
 _COMPRESSION = re.compile(r"(gzip|zstd)(:\d+)?")
 _SIZE = re.compile(r"\d+(\.\d+)? ?([kmgt]i?)?b?", re.IGNORECASE)
 _OUTPUTS = ("type=docker", "type=oci,")
+_PARAMETERS = re.compile(r"\w[\w-]*=[^,]*(,\w[\w-]*=[^,]*)*")
 _SANDBOXES = ("root", "subordinate", "single", "chroot")
 _EXAMPLES = {
     "add_hosts": '{"pypi.internal": "10.0.0.7"}',
@@ -210,9 +215,7 @@ class NativeImageBuilderConfig(CooperImageBuilderConfig):
 
     def _problems(self, values: Mapping[str, Any]) -> list[str]:
         problems = super()._problems(values)
-        compression = values.get("compression")
-        if compression is not None and not _COMPRESSION.fullmatch(compression):
-            problems.append(f"`compression`: `{compression}` is neither `gzip` nor `zstd`, with a level or without")
+        problems += _compression_problems(values.get("compression"))
         size = values.get("cache_size")
         if size is not None and not _SIZE.fullmatch(size):
             problems.append(f"`cache_size`: `{size}` is no size; write bytes, or a number with k, m, g or t")
@@ -285,6 +288,170 @@ class DockerImageBuilderConfig(CooperImageBuilderConfig):
         if ("tls_client_cert" in given) != ("tls_client_key" in given):
             problems.append("`tls_client_cert` and `tls_client_key` go together")
         return problems
+
+
+class BuildKitImageBuilderConfig(CooperImageBuilderConfig):
+    """Configuration of the image builder `cooper_buildkit`."""
+
+    # A text where it is a secret reference, and comes out of the secret as one, with commas.
+    endpoints: list[str] | str = Field(
+        default_factory=list,
+        description="Addresses of the workers, with commas or as a JSON list: "
+        "`tcp://buildkitd-0.buildkitd.ci.svc:1234`, `unix:///run/buildkit/buildkitd.sock`, `docker-container://NAME`, "
+        "`podman-container://NAME`, `kube-pod://NAME?namespace=NAMESPACE`, `ssh://USER@HOST`, `docker://`. Without "
+        "it, BUILDKIT_HOST, or the socket of a buildkitd on the machine that runs ZenML.",
+    )
+    tls_ca_cert: str | None = Field(
+        default=None,
+        description="Certificates of the authority that signed those of the workers: a file, or the PEM text, which is "
+        "best a secret reference. Default: the authorities of the system.",
+    )
+    tls_client_cert: str | None = Field(
+        default=None,
+        description="The certificate that is shown to the workers: a file, or the PEM text.",
+    )
+    tls_client_key: str | None = SecretField(
+        default=None,
+        description="The key of the client certificate: a file, or a secret reference to the PEM text: "
+        "`{{buildkit.client_key}}`.",
+    )
+    tls_server_name: str | None = Field(
+        default=None,
+        description="The name in the certificates of the workers, where it is not that of the address, e.g. behind a "
+        "port that is forwarded.",
+    )
+    tls_skip_verify: bool = Field(
+        default=False,
+        description="Do not check the certificates of the workers. Anybody in between can then read and change builds.",
+    )
+    token: str | None = SecretField(
+        default=None,
+        description="A token that is shown with each call (`authorization: Bearer`), for a proxy before the workers "
+        "that asks for one: a secret reference.",
+    )
+    pool_policy: Literal["affinity", "least_loaded", "ordered"] = Field(
+        default="affinity",
+        description="Which of several workers builds: `affinity` keeps a project with the worker that has its cache, "
+        "`least_loaded` takes the one with the fewest builds, `ordered` the first that answers.",
+    )
+    pool_busy: int | None = Field(
+        default=None,
+        description="With so many builds, a worker is passed over as long as another has fewer. Default: 4.",
+    )
+    platforms: list[str] = Field(
+        default_factory=list,
+        description="Platforms to build for where the build options name none, with commas or as a JSON list; several "
+        "make an index. In place of `platform`.",
+    )
+    cache_repository: str | None = Field(
+        default=None,
+        description="Repository where the results of all steps are kept and looked for, e.g. "
+        "`registry.example/team/cache`, besides `cache_from` and `cache_to`. Without a tag, each image has one there "
+        "by the name of its own. A cache that cannot be written fails no build.",
+    )
+    compression: str | None = Field(
+        default=None,
+        description="How new layers are compressed, unless the build options say so: `gzip` or `zstd`, with a level or "
+        "without, e.g. `zstd:5`. Default: gzip, which everything takes.",
+    )
+    oci_mediatypes: bool | None = Field(
+        default=None,
+        description="OCI's media types, or Docker's. Default: Docker's, which every registry and service takes, unless "
+        "something needs OCI's.",
+    )
+    provenance: bool | str = Field(
+        default=False,
+        description="Attest how images were made: `true`, or parameters such as `mode=max`. Services such as SageMaker "
+        "and Lambda refuse images with attestations.",
+    )
+    sbom: bool | str = Field(
+        default=False,
+        description="Attest what is in images: `true`, or parameters such as `generator=IMAGE`. The same services "
+        "refuse them.",
+    )
+    output: str | None = Field(
+        default=None,
+        description="Where an image goes when the stack has no container registry: `type=docker` (the Docker or Podman "
+        "daemon that the docker command line would use), `type=docker,dest=FILE` or `type=oci,dest=PATH`. Without it, "
+        "a stack without a registry is an error, unless the worker is part of a Docker daemon, which then has the "
+        "image.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_with_commas(cls, data: Any) -> Any:
+        """Takes `--endpoints=A,B` and JSON for a list; a secret reference stays what it is."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for name in ("endpoints", "platforms"):
+            value = data.get(name)
+            if not isinstance(value, str) or _is_reference(value):
+                continue
+            if not value.lstrip().startswith("["):
+                data[name] = _buildkit.split(value)
+                continue
+            try:
+                data[name] = json.loads(value)
+            except ValueError:
+                raise ValueError(f"`{name}`: this is no JSON; commas between the entries will do as well") from None
+        return data
+
+    def _problems(self, values: Mapping[str, Any]) -> list[str]:
+        problems = super()._problems(values)
+        # `values` lacks references, `__dict__` has them.
+        given = {key for key, value in self.__dict__.items() if value}
+        tls = {key for key in given if key.startswith("tls_")}
+        # Where a reference has them, or the environment, they are looked at when a build starts.
+        endpoints = values.get("endpoints") or []
+        if any(map(_is_reference, endpoints)):
+            problems.append("`endpoints`: one of several cannot be a secret reference; let one secret have them all")
+        problems += _buildkit.endpoint_problems(endpoints)
+        problems += _buildkit.tls_problems(tls, endpoints)
+        problems += _buildkit.pem_problems(values)
+        if "token" in given:
+            problems += _buildkit.token_problems(values.get("token"), endpoints, encrypted=bool(tls))
+        if values.get("pool_busy") is not None and values["pool_busy"] < 1:
+            problems.append("`pool_busy`: a worker that is busy without a build never gets one; write 1 or more")
+        problems += self._image_problems(values, given)
+        return problems
+
+    def _image_problems(self, values: Mapping[str, Any], given: set[str]) -> list[str]:
+        problems = [
+            f"`platforms`: `{platform}` is no platform; write os/architecture, e.g. `linux/amd64`"
+            for platform in values.get("platforms") or []
+            if not _PLATFORM.fullmatch(platform)
+        ]
+        if {"platform", "platforms"} <= given:
+            problems.append("`platform` and `platforms` say the same; give one of them")
+        if values.get("cache_repository"):
+            problems += _buildkit.repository_problems(values["cache_repository"])
+        problems += _compression_problems(values.get("compression"))
+        attested = [name for name in ("provenance", "sbom") if self.__dict__[name] not in (False, "false")]
+        problems.extend(
+            f"`{name}`: write `true`, `false`, or parameters such as `mode=max`"
+            for name in attested
+            if isinstance(values.get(name), str) and not _is_attestation(values[name])
+        )
+        if values.get("oci_mediatypes") is False:
+            needs = attested[:1] + (["compression"] if str(values.get("compression")).startswith("zstd") else [])
+            problems.extend(f"`oci_mediatypes`: `{name}` exists with OCI's media types only" for name in needs)
+        output = values.get("output")
+        if output is not None and not output.startswith(_OUTPUTS):
+            problems.append(
+                f"`output`: `{output}` is none; write `type=docker`, `type=docker,dest=FILE` or `type=oci,dest=PATH`"
+            )
+        return problems
+
+
+def _is_attestation(text: str) -> bool:
+    return text in ("true", "false") or bool(_PARAMETERS.fullmatch(text))
+
+
+def _compression_problems(compression: str | None) -> list[str]:
+    if compression is None or _COMPRESSION.fullmatch(compression):
+        return []
+    return [f"`compression`: `{compression}` is neither `gzip` nor `zstd`, with a level or without"]
 
 
 def _is_reference(value: Any) -> bool:

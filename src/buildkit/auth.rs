@@ -1,4 +1,5 @@
-//! `moby.filesync.v1.Auth`: a daemon asks for a registry's credentials when it needs them, during the build.
+//! `moby.filesync.v1.Auth`: a daemon asks for what a registry demands when it needs it, during the build: for tokens, which
+//! are fetched here ([`super::tokens`]), and for the credentials themselves where a registry has no token service.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +12,16 @@ use bollard_buildkit_proto::moby::filesync::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use super::tokens::Tokens;
 use super::trouble::Trouble;
+use crate::environment::Environment;
 use crate::request::{Credential, Credentials};
 
 /// After this, a credential is asked for anew. Tokens of cloud registries live for an hour or longer, some helpers'
 /// for less; a build may outlive them.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// The registries that were answered with credentials.
+/// The registries that there are credentials for: the daemon got them, or tokens for them.
 #[derive(Clone, Debug, Default)]
 pub struct Given(Arc<Mutex<HashSet<String>>>);
 
@@ -36,15 +39,18 @@ impl Given {
 /// Answers from a [`Credentials`].
 pub struct AuthService {
     credentials: Arc<dyn Credentials>,
+    tokens: Tokens,
     asked: Mutex<HashMap<String, Instant>>,
     given: Given,
     trouble: Trouble,
 }
 
 impl AuthService {
-    /// Answers from `credentials`; keeps who got some in `given`, and what goes wrong in `trouble`.
-    pub fn new(credentials: Arc<dyn Credentials>, given: Given, trouble: Trouble) -> Self {
-        Self { credentials, asked: Mutex::default(), given, trouble }
+    /// Answers from `credentials`, and fetches tokens as `environment` says; keeps for whom there were some in `given`, and
+    /// what goes wrong in `trouble`.
+    pub fn new(credentials: Arc<dyn Credentials>, environment: &Environment, given: Given, trouble: Trouble) -> Self {
+        let tokens = Tokens::new(environment, Arc::clone(&credentials));
+        Self { credentials, tokens, asked: Mutex::default(), given, trouble }
     }
 
     /// Whether the last answer for this registry is old by now.
@@ -92,27 +98,43 @@ impl Auth for AuthService {
         Ok(Response::new(answer(credential)))
     }
 
-    async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
-        Err(Status::unavailable(NO_TOKENS))
+    async fn fetch_token(&self, request: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+        let FetchTokenRequest { host, realm, service, scopes, .. } = request.into_inner();
+        let registry = registry_of(&host);
+        let grant = self.tokens.fetch(registry, &realm, &service, &scopes).await;
+        let grant = grant.map_err(|error| self.trouble.report(error))?;
+        if grant.had_credentials {
+            self.given.add(registry);
+        }
+        Ok(Response::new(FetchTokenResponse {
+            token: grant.token.expose().clone(),
+            // A zero would be a minute to the daemon.
+            expires_in: i64::try_from(grant.lifetime.as_secs().max(1)).unwrap_or(i64::MAX),
+            // Just now: a daemon takes its own clock, which need not agree with this one or the token service's.
+            issued_at: 0,
+        }))
     }
 
     async fn get_token_authority(
         &self,
-        _: Request<GetTokenAuthorityRequest>,
+        request: Request<GetTokenAuthorityRequest>,
     ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
-        Err(Status::unavailable(NO_TOKENS))
+        let GetTokenAuthorityRequest { host, salt } = request.into_inner();
+        let public_key = self.tokens.public_key(registry_of(&host), &salt).await;
+        let public_key = public_key.map_err(|error| self.trouble.report(error))?;
+        Ok(Response::new(GetTokenAuthorityResponse { public_key }))
     }
 
     async fn verify_token_authority(
         &self,
-        _: Request<VerifyTokenAuthorityRequest>,
+        request: Request<VerifyTokenAuthorityRequest>,
     ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
-        Err(Status::unavailable(NO_TOKENS))
+        let VerifyTokenAuthorityRequest { host, payload, salt } = request.into_inner();
+        let signed = self.tokens.sign(registry_of(&host), &salt, &payload).await;
+        let signed = signed.map_err(|error| self.trouble.report(error))?;
+        Ok(Response::new(VerifyTokenAuthorityResponse { signed }))
     }
 }
-
-/// Daemons take `UNAVAILABLE` as "ask for credentials instead".
-const NO_TOKENS: &str = "tokens are fetched by the daemon";
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::packet::FileType;
 use super::source::{Node, SyncDir};
-use crate::context::{Context, Entry, EntryId, Kind, Mtime};
+use crate::cancel::Cancel;
+use crate::context::{Context, Entry, EntryId, Index, Kind, Mtime};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// Serves the entries of a context.
@@ -13,13 +15,32 @@ pub struct ContextDir {
     context: Arc<Context>,
     /// The entries by the number that the daemon knows them by.
     ids: Vec<EntryId>,
+    /// What the files hashed to the last time.
+    index: Option<Index>,
 }
 
 impl ContextDir {
-    /// Serves all of `context`: what its ignore file excludes is not in it.
-    pub fn new(context: Arc<Context>) -> Self {
+    /// Serves all of `context`: what its ignore file excludes is not in it. With an index, files that did not change since
+    /// an earlier build are not read to know their digests.
+    pub fn new(context: Arc<Context>, index: Option<Index>) -> Self {
         let ids = context.entries().map(|entry| entry.id()).collect();
-        Self { context, ids }
+        Self { context, ids, index }
+    }
+
+    /// The entry whose content has to be hashed for this one: a hard link's first name, so that a file is read once.
+    fn hashed(&self, id: EntryId) -> Option<EntryId> {
+        let entry = self.context.entry(id);
+        if entry.is_extra() {
+            return None;
+        }
+        match &entry.kind {
+            Kind::File { .. } => Some(id),
+            Kind::Hardlink { first, .. } => {
+                let origin = self.context.find(first).filter(|first| is_file(first) && !first.is_extra());
+                Some(origin.map_or(id, |first| first.id()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -48,6 +69,14 @@ impl SyncDir for ContextDir {
         Node { path, kind, mode: entry.mode, size, mtime: nanoseconds(entry.mtime), target, link_to, device }
     }
 
+    fn digests(&self, indexes: &[usize], cancel: &Cancel) -> Result<Vec<Option<Digest>>> {
+        let hashed: Vec<Option<EntryId>> = indexes.iter().map(|index| self.hashed(self.ids[*index])).collect();
+        let ids: Vec<EntryId> = hashed.iter().flatten().copied().collect();
+        let digests = self.context.file_digests(&ids, self.index.as_ref(), cancel)?;
+        let mut digests = digests.into_iter();
+        Ok(hashed.into_iter().map(|id| id.and_then(|_| digests.next())).collect())
+    }
+
     fn open(&self, index: usize) -> Result<Box<dyn Read + '_>> {
         let entry = self.context.entry(self.ids[index]);
         let reader = self.context.reader(&entry)?;
@@ -59,6 +88,10 @@ impl SyncDir for ContextDir {
         }
         Ok(Box::new(reader))
     }
+}
+
+const fn is_file(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::File { .. })
 }
 
 /// The size of a regular file, whichever of its names this is.

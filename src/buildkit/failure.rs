@@ -92,7 +92,13 @@ fn is_cause(error: &Error, message: &str) -> bool {
         Error::SecretUnavailable { id, .. } => {
             message.contains(&format!("secret {id}")) || message.contains(&error.to_string())
         }
-        Error::SshUnavailable { .. } | Error::Credentials { .. } => message.contains(&error.to_string()),
+        // Nor is a registry that gives no token for a cache, or for a mirror.
+        Error::SshUnavailable { .. }
+        | Error::Credentials { .. }
+        | Error::RegistryDenied { .. }
+        | Error::RegistryRefused { .. }
+        | Error::RegistryUnreachable { .. }
+        | Error::DaemonConfig { .. } => message.contains(&error.to_string()),
         // Without the context there is no build.
         _ => true,
     }

@@ -22,6 +22,7 @@ use super::packet::Packet;
 use super::sender::{self, Listing};
 use super::source::SyncDir;
 use super::trouble::Trouble;
+use crate::cancel::Cancel;
 use crate::error::Error;
 
 /// Name of the service.
@@ -73,9 +74,13 @@ impl FileSyncService {
             exclude: values(metadata, "exclude-patterns"),
             follow: values(metadata, "followpaths"),
         };
-        // Matching the patterns against a large context takes long enough to hold up `Health`.
+        // Matching the patterns and hashing the files of a large context takes long enough to hold up `Health`. It ends with
+        // this call.
+        let cancel = Cancel::new();
+        let _end = cancel.on_drop();
         let listed = tokio::task::spawn_blocking(move || {
-            filter::pick(dir.as_ref(), &patterns).map(|picked| Listing::new(dir, picked))
+            let picked = filter::pick(dir.as_ref(), &patterns)?;
+            Listing::new(dir, picked, &cancel)
         });
         let listing = listed.await.unwrap_or_else(|error| Err(Error::internal(error.to_string())));
         let listing = listing.map_err(|error| self.trouble.report(error))?;

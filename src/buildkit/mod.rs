@@ -4,7 +4,7 @@
 //! A build opens two HTTP/2 connections through a [`Transport`](transport::Transport); a buildkitd has the second inside the
 //! first. On the first, we are the client of
 //! BuildKit's Control service: [`solve`] asks for the build and [`status`] turns what it tells into events. On the second,
-//! [`session`], we are the server: the daemon asks for files ([`filesync`]), credentials ([`auth`]), secrets ([`secrets`])
+//! [`session`], we are the server: the daemon asks for files ([`filesync`]), registries' tokens and credentials ([`auth`]), secrets ([`secrets`])
 //! and SSH agents ([`ssh`]) when it needs them. What goes wrong becomes an error with a place in [`failure`].
 
 pub mod agents;
@@ -24,6 +24,7 @@ pub mod output;
 pub mod packet;
 pub mod remote;
 pub mod secrets;
+mod seeds;
 mod sender;
 pub mod session;
 pub mod solve;
@@ -31,6 +32,7 @@ pub mod source;
 pub mod ssh;
 mod ssh_keys;
 pub mod status;
+mod tokens;
 pub mod transport;
 pub mod trouble;
 pub mod upgrade;

@@ -2,6 +2,9 @@
 //!
 //! Three things run side by side. One sends the list. One takes requests off the wire the moment they come: a request is a
 //! tiny frame, and h2 ends a connection on which too many of these wait. A few threads read files.
+//!
+//! The times in the list depend on the contents (docs/decisions/0016-never-stale.md), so each file is hashed again while it
+//! is sent: one that is not what the list said must not look whole.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,8 +22,10 @@ use tonic::{Status, Streaming};
 
 use super::filesync::Sent;
 use super::packet::{FileType, Packet, PacketKind, Stat, go_mode};
-use super::source::{Node, SyncDir};
+use super::source::{Node, SyncDir, sent_time};
 use super::trouble::Trouble;
+use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// Threads that read files for one transfer, as in Docker's own client.
@@ -35,11 +41,15 @@ type Outgoing = mpsc::Sender<Result<Packet, Status>>;
 pub(super) struct Listing {
     dir: Arc<dyn SyncDir>,
     picked: Vec<usize>,
+    /// What is promised of each; see [`SyncDir::digests`].
+    digests: Vec<Option<Digest>>,
 }
 
 impl Listing {
-    pub(super) fn new(dir: Arc<dyn SyncDir>, picked: Vec<usize>) -> Self {
-        Self { dir, picked }
+    /// Hashes what is going to be listed. Blocks, and fails as [`SyncDir::digests`] does.
+    pub(super) fn new(dir: Arc<dyn SyncDir>, picked: Vec<usize>, cancel: &Cancel) -> Result<Self> {
+        let digests = dir.digests(&picked, cancel)?;
+        Ok(Self { dir, picked, digests })
     }
 
     fn node(&self, id: usize) -> Node<'_> {
@@ -52,6 +62,9 @@ impl Listing {
         (0..self.picked.len()).map(move |id| {
             let node = self.node(id);
             let mut stat = stat_of(&node);
+            if let Some(digest) = &self.digests[id] {
+                stat.mod_time = sent_time(node.mtime, digest);
+            }
             if let Some(origin) = &node.link_to {
                 match first_names.get(origin.as_ref()) {
                     Some(first) => {
@@ -210,12 +223,17 @@ fn send_file(listing: &Listing, id: u32, outgoing: &Outgoing, sent: &Sent) -> Re
     let mut content = listing.dir.open(listing.picked[id as usize])?;
     let node = listing.node(id as usize);
     let read_failed = |source| Error::ContextRead { path: path_of(&node.path), source };
+    let promised = listing.digests[id as usize];
+    let mut hash = Sha256::new();
     let capacity = usize::try_from(node.size).unwrap_or(CHUNK).clamp(1, CHUNK);
     loop {
         let mut chunk = BytesMut::zeroed(capacity);
         // The context's own errors come through `Read` in a wrapping.
         let length = fill(&mut content, &mut chunk).map_err(|error| error.downcast().unwrap_or_else(read_failed))?;
         chunk.truncate(length);
+        if promised.is_some() {
+            hash.update(&chunk);
+        }
         if length > 0 && outgoing.blocking_send(Ok(Packet::data(id, chunk.freeze()))).is_err() {
             return Ok(false);
         }
@@ -223,6 +241,10 @@ fn send_file(listing: &Listing, id: u32, outgoing: &Outgoing, sent: &Sent) -> Re
         if length < capacity {
             break;
         }
+    }
+    if promised.is_some_and(|promised| promised != Digest::from_bytes(hash.finalize().into())) {
+        let found = format!("{} other bytes", node.size);
+        return Err(Error::ContextChanged { path: path_of(&node.path), expected: node.size, found });
     }
     sent.add(1, 0);
     Ok(outgoing.blocking_send(Ok(Packet::data(id, Bytes::new()))).is_ok())

@@ -30,6 +30,7 @@ use super::source::SyncDir;
 use super::ssh::SshService;
 use super::transport::{BoxedStream, CONNECTION_WINDOW, STREAM_WINDOW, SessionHello};
 use super::trouble::Trouble;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::request::{Credentials, SecretSpec, SshSpec};
 
@@ -43,6 +44,8 @@ pub struct SessionSpec<'a> {
     pub ssh: &'a [SshSpec],
     /// Whom to ask for credentials.
     pub credentials: Arc<dyn Credentials>,
+    /// How registries are reached where tokens are fetched for the daemon.
+    pub environment: &'a Environment,
     /// See [`shared_key`].
     pub shared_key: String,
 }
@@ -73,7 +76,7 @@ impl Session {
         let ssh = SshService::new(spec.ssh, trouble.clone()).await?;
         let services = Services {
             health: HealthServer::new(AlwaysServing),
-            auth: AuthServer::new(AuthService::new(spec.credentials, given.clone(), trouble.clone())),
+            auth: AuthServer::new(AuthService::new(spec.credentials, spec.environment, given.clone(), trouble.clone())),
             files: FileSyncService::new(spec.dirs, sent.clone(), trouble.clone()),
             secrets: (!spec.secrets.is_empty())
                 .then(|| SecretsServer::new(SecretsService::new(spec.secrets, trouble.clone()))),
@@ -98,7 +101,7 @@ impl Session {
         &self.trouble
     }
 
-    /// Whether a registry was answered with credentials.
+    /// Whether there were credentials for a registry that the daemon asked about.
     pub fn gave_credentials(&self, registry: &str) -> bool {
         self.given.contains(registry)
     }

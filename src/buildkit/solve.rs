@@ -24,7 +24,8 @@ use super::source::{MemoryDir, SyncDir};
 use super::status::Steps;
 use super::transport::Control;
 use crate::cancel::Cancel;
-use crate::context::Context;
+use crate::context::{Context, Index};
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::outcome::StepOutcome;
@@ -52,6 +53,8 @@ pub struct Build<'a> {
     pub engine: &'a str,
     /// Names this build where others are part of the same image: its platforms.
     pub part: Option<&'a str>,
+    /// Where what files hashed to the last time is kept, and how registries are reached.
+    pub environment: &'a Environment,
 }
 
 /// What to make of the result.
@@ -114,6 +117,7 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         secrets: &build.options.secrets,
         ssh: &build.options.ssh,
         credentials: job.credentials.clone(),
+        environment: build.environment,
         shared_key: shared_key(build.root),
     })
     .await?;
@@ -227,8 +231,9 @@ async fn directories(
     // one that finds this does not look further.
     let no_ignore = (format!("{filename}.dockerignore"), Bytes::from_static(b"# Applied by the sender.\n"));
     let dockerfile = MemoryDir::new([(filename.to_owned(), text), no_ignore]);
+    let index = Index::of_user(build.environment);
     let mut dirs: HashMap<String, Arc<dyn SyncDir>> = HashMap::new();
-    dirs.insert("context".into(), Arc::new(ContextDir::new(build.context.clone())));
+    dirs.insert("context".into(), Arc::new(ContextDir::new(build.context.clone(), index.clone())));
     dirs.insert("dockerfile".into(), Arc::new(dockerfile));
     for (name, context) in contexts {
         let NamedContext::Local(root) = context else { continue };
@@ -237,7 +242,7 @@ async fn directories(
             ContextSpec { root: Some(root.clone()), ignore_file: Some("/dev/null".into()), ..ContextSpec::default() };
         let cancel = cancel.clone();
         let opened = blocking(move || Context::open(&spec, &DockerfileSpec::Text(String::new()), &cancel)).await?;
-        dirs.insert(name.clone(), Arc::new(ContextDir::new(Arc::new(opened))));
+        dirs.insert(name.clone(), Arc::new(ContextDir::new(Arc::new(opened), index.clone())));
     }
     Ok(dirs)
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::packet::FileType;
+use crate::cancel::Cancel;
 use crate::context::compare_paths;
+use crate::digest::Digest;
 use crate::error::Result;
 
 /// One entry of a [`SyncDir`].
@@ -22,7 +24,8 @@ pub struct Node<'a> {
     pub mode: u32,
     /// Bytes of a file's content, for every name of a hard link too.
     pub size: u64,
-    /// Nanoseconds since 1970. Together with the size it tells whether a file has changed.
+    /// Nanoseconds since 1970. Together with the size it tells a daemon whether a file has changed; where the directory
+    /// gives a digest ([`SyncDir::digests`]), only its seconds are sent.
     pub mtime: i64,
     /// Target of a symbolic link, as it is.
     pub target: Cow<'a, [u8]>,
@@ -46,6 +49,13 @@ pub trait SyncDir: Send + Sync {
 
     /// One entry.
     fn node(&self, index: usize) -> Node<'_>;
+
+    /// The digests of the contents of files, in the order of `indexes`: `None` for what is no file, and for a file whose
+    /// [`Node::mtime`] depends on its content already. Blocks; fails with what reading a file fails with.
+    fn digests(&self, indexes: &[usize], cancel: &Cancel) -> Result<Vec<Option<Digest>>> {
+        cancel.check()?;
+        Ok(vec![None; indexes.len()])
+    }
 
     /// The content of a file: exactly its size, or an error that names the file.
     fn open(&self, index: usize) -> Result<Box<dyn Read + '_>>;
@@ -109,6 +119,19 @@ impl SyncDir for MemoryDir {
     }
 }
 
+/// The time that is sent for a file: its own seconds, and nanoseconds that depend on its content
+/// (docs/decisions/0016-never-stale.md).
+///
+/// They are below half a second. BuildKit cuts the times of layers to seconds, but rounds those of archives: either way the
+/// second stays.
+pub fn sent_time(mtime: i64, content: &Digest) -> i64 {
+    const SECOND: i64 = 1_000_000_000;
+    // So that no second that there is leads out of the numbers.
+    let seconds = mtime.div_euclid(SECOND).clamp(i64::MIN / SECOND, i64::MAX / SECOND - 1);
+    let number = content.as_bytes().iter().take(7).fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+    seconds * SECOND + number % (SECOND / 2)
+}
+
 /// A modification time that changes with the content. A daemon takes equal sizes and times for equal files, and a text
 /// that is made anew for each build has no time of its own.
 fn content_mtime(content: &[u8]) -> i64 {
@@ -130,6 +153,23 @@ mod tests {
         assert_ne!(times[0], times[1]);
         assert_eq!(times[0], content_mtime(b"FROM a\n"));
         assert!(times[0] >= 946_684_800_000_000_000);
+    }
+
+    #[test]
+    fn a_time_that_is_sent_has_the_files_second_and_the_contents_nanoseconds() {
+        let [one, other] = ["one", "two"].map(|text| Digest::from_bytes(Sha256::digest(text).into()));
+        let time = 1_700_000_000_987_654_321;
+        assert_ne!(sent_time(time, &one), sent_time(time, &other));
+        assert_eq!(sent_time(time, &one), sent_time(1_700_000_000_000_000_000, &one));
+        for digest in [one, other, Digest::from_bytes([0xff; 32])] {
+            for mtime in [time, 0, -1, i64::MAX, i64::MIN] {
+                let nanoseconds = sent_time(mtime, &digest).rem_euclid(1_000_000_000);
+                assert!(nanoseconds < 500_000_000);
+                let seconds = sent_time(mtime, &digest).div_euclid(1_000_000_000);
+                assert!((seconds - mtime.div_euclid(1_000_000_000)).abs() <= 1, "{mtime}: {seconds}");
+            }
+            assert_eq!(sent_time(-1, &digest).div_euclid(1_000_000_000), -1);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::daemon::Daemon;
 use crate::daemon::dial::Dialer;
 use crate::digest::Digest;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::net::BoxedStream;
 use crate::request::{BuildOptions, Credentials, Job};
@@ -33,6 +34,8 @@ pub(crate) struct Source<'a> {
     pub(crate) root: Option<&'a Path>,
     /// How.
     pub(crate) options: &'a BuildOptions,
+    /// Where what files hashed to the last time is kept, and how registries are reached.
+    pub(crate) environment: &'a Environment,
 }
 
 /// An image that has no name yet.
@@ -61,6 +64,7 @@ pub(crate) async fn build(connection: &Connection, daemon: &Daemon, source: Sour
         version: version(daemon.api_version),
         engine: "BuildKit of this daemon",
         part: None,
+        environment: source.environment,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };

@@ -88,7 +88,7 @@ def request(endpoint: str, builder: str, tmp_path: Path) -> dict[str, Any]:
             if builder != "classic"
             else None,
         },
-        "engine": {"kind": "docker", "endpoint": endpoint, "builder": builder},
+        "engine": {"kind": "docker", "endpoints": [endpoint], "builder": builder},
     }
 
 
@@ -137,7 +137,7 @@ def test_secrets_in_addresses_are_not_shown() -> None:
     for endpoint in (f"tcp://ada:{MARKER}@127.0.0.1:1", f"ssh://ada:{MARKER}@127.0.0.1:1", f"http://{MARKER}@:bad"):
         with pytest.raises(CooperError) as raised:
             _core.build(
-                {"context": {}, "dockerfile": {"text": "FROM a"}, "engine": {"kind": "docker", "endpoint": endpoint}}
+                {"context": {}, "dockerfile": {"text": "FROM a"}, "engine": {"kind": "docker", "endpoints": [endpoint]}}
             )
         assert MARKER not in str(raised.value) + repr(raised.value.fields)
 
@@ -167,10 +167,48 @@ def test_wrong_options_are_told_without_their_values(options: dict[str, Any]) ->
 
 def test_the_doctor_shows_no_secret(daemon: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    report = _core.doctor({"kind": "docker", "endpoint": daemon}, registry="127.0.0.1:1/app", credentials=give)
+    report = _core.doctor({"kind": "docker", "endpoints": [daemon]}, registry="127.0.0.1:1/app", credentials=give)
     assert report["status"] == "fail"
     assert "ada" in json.dumps(report)
     assert MARKER not in json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"token": MARKER},
+        {"token": MARKER, "endpoints": ["tcp://192.0.2.1"]},
+        {"token": f"{MARKER}\n"},
+        {"token": [MARKER]},
+        {"tls": {"ca_cert": f"-----BEGIN CERTIFICATE-----\n{MARKER}\n-----END CERTIFICATE-----\n"}},
+        {
+            "tls": {
+                "client_cert": f"-----BEGIN CERTIFICATE-----\n{MARKER}\n-----END CERTIFICATE-----\n",
+                "client_key": f"-----BEGIN PRIVATE KEY-----\n{MARKER}\n-----END PRIVATE KEY-----\n",
+            }
+        },
+        {"tls": {"client_key": f"-----BEGIN {MARKER}"}},
+        {"tls": {"client_key": {"a": MARKER}}},
+        {"endpoints": [f"tcp://ada:{MARKER}@127.0.0.1:1"]},
+        {"endpoints": [f"ssh://ada:{MARKER}@127.0.0.1:1"]},
+        {"endpoints": [f"kube-pod://ada:{MARKER}@bk"]},
+    ],
+    ids=lambda engine: next(iter(engine)),
+)
+def test_what_is_shown_to_workers_is_not_shown_to_people(
+    engine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    engine = {"kind": "buildkit", "endpoints": ["tcp://127.0.0.1:1"], **engine}
+    request = {"context": {}, "dockerfile": {"text": "FROM a"}, "engine": engine}
+    with pytest.raises((CooperError, TypeError, ValueError)) as raised:
+        _core.build(request)
+    shown = f"{raised.value} {raised.value!r} {getattr(raised.value, 'fields', '')}"
+    try:
+        shown += json.dumps(_core.doctor(engine))
+    except (CooperError, TypeError, ValueError) as error:
+        shown += str(error)
+    assert MARKER not in shown
 
 
 def test_nothing_secret_is_in_the_arguments_of_a_process(daemon: str, tmp_path: Path) -> None:
@@ -181,7 +219,7 @@ def test_nothing_secret_is_in_the_arguments_of_a_process(daemon: str, tmp_path: 
         seen.extend(arguments(process) for process in os.listdir("/proc") if process.isdigit())
         return give(registry, refresh)
 
-    _core.doctor({"kind": "docker", "endpoint": daemon}, registry="127.0.0.1:1/app", credentials=look)
+    _core.doctor({"kind": "docker", "endpoints": [daemon]}, registry="127.0.0.1:1/app", credentials=look)
     assert seen
     assert not [line for line in seen if MARKER in line]
 

@@ -66,8 +66,9 @@ def test_the_commands(project: Path, registry: str) -> None:
         name = " ".join(command.split()[:2])
         outputs[name] = outputs.get(name, "") + ended.stdout
     assert list(outputs) == ["cooper build", "cooper context", "cooper doctor"]
-    pushed, written = outputs["cooper build"].splitlines()
+    pushed, written, by_buildkit = outputs["cooper build"].splitlines()
     assert_pushed(pushed, registry)
+    assert_pushed(by_buildkit, registry)
     assert (project / written / "index.json").is_file()
     assert "data.txt" in outputs["cooper context"]
     assert "`Dockerfile` is in the build context" in outputs["cooper context"]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context as TaskContext, Poll};
 
 use async_trait::async_trait;
@@ -15,7 +15,8 @@ use cooper::buildkit::session::{Session, SessionSpec};
 use cooper::buildkit::source::{MemoryDir, SyncDir};
 use cooper::buildkit::transport;
 use cooper::cancel::Cancel;
-use cooper::context::{Context, compare_paths};
+use cooper::context::{Context, Index, compare_paths};
+use cooper::environment::Environment;
 use cooper::error::Result;
 use cooper::request::{ContextSpec, Credential, Credentials, DockerfileSpec};
 use tokio::sync::mpsc;
@@ -24,6 +25,10 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
+
+/// Nothing is set, and nothing can be kept.
+static NOWHERE: LazyLock<Environment> =
+    LazyLock::new(|| Environment::with("/nonexistent", std::iter::empty::<(&str, &str)>()));
 
 /// Knows nobody.
 pub(crate) struct Anonymous;
@@ -58,15 +63,20 @@ pub(crate) fn files(dirs: impl IntoIterator<Item = (&'static str, Arc<dyn SyncDi
         secrets: &[],
         ssh: &[],
         credentials: Arc::new(Anonymous),
+        environment: &NOWHERE,
         shared_key: "key".into(),
     }
 }
 
 /// A session that serves the directory `root` as `context`.
 pub(crate) async fn serve_root(root: &Path) -> Served {
-    let spec = ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() };
+    serve_context(ContextSpec { root: Some(root.to_owned()), ..ContextSpec::default() }, None).await
+}
+
+/// A session that serves a context as `context`, with what is known of its files.
+pub(crate) async fn serve_context(spec: ContextSpec, index: Option<Index>) -> Served {
     let context = Context::open(&spec, &DockerfileSpec::Text(String::new()), &Cancel::new()).unwrap();
-    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context)));
+    let dir: Arc<dyn SyncDir> = Arc::new(ContextDir::new(Arc::new(context), index));
     serve(files([("context", dir)])).await
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::filesync::v1::CredentialsRequest;
 use bollard_buildkit_proto::moby::filesync::v1::auth_client::AuthClient;
-use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, GetTokenAuthorityRequest};
 use cooper::buildkit::session::SessionSpec;
 use cooper::buildkit::transport::Bearer;
 use cooper::buildkit::upgrade::upgrade;
@@ -57,9 +57,6 @@ async fn credentials_are_asked_for_when_the_daemon_wants_them() {
     assert!(matches!(served.session.trouble().take(), Some(Error::Credentials { .. })));
     let asked = [("docker.io", false), ("localhost:5000", false), ("broken", false)];
     assert_eq!(*keyring.0.lock().unwrap(), asked.map(|(registry, refresh)| (registry.to_owned(), refresh)));
-    // `UNAVAILABLE` is what makes a daemon ask for credentials.
-    let status = client.get_token_authority(GetTokenAuthorityRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
 }
 
 #[tokio::test]

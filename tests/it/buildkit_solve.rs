@@ -16,6 +16,7 @@ use cooper::buildkit::transport::Control as Client;
 use cooper::buildkit::{BoxedStream, Build, Connection, Exporter, SessionHello, Solved, Transport, transport};
 use cooper::cancel::Cancel;
 use cooper::context::Context;
+use cooper::environment::Environment;
 use cooper::error::{Error, Result};
 use cooper::event::{Event, Events};
 use cooper::request::{BuildOptions, ContextSpec, DockerfileSpec, ExtraFile, Job};
@@ -243,6 +244,8 @@ async fn build(
     let (events, mut receiver) = Events::channel();
     let job = Job { events, cancel: cancel.clone(), credentials: Arc::new(Anonymous) };
     let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into() };
+    let dir = tempfile::tempdir().unwrap();
+    let environment = Environment::with(dir.path(), [("COOPER_CACHE_DIR", dir.path())]);
     let build = Build {
         context,
         root: None,
@@ -251,6 +254,7 @@ async fn build(
         version: BuildkitVersion::v0(13),
         engine: "docker",
         part: None,
+        environment: &environment,
     };
     let connection = Connection::open(Arc::new(Pipes(daemon.clone()))).await.unwrap();
     let run = async move {

@@ -8,6 +8,8 @@ mod buildkit_fake;
 mod buildkit_filesync;
 mod buildkit_services;
 mod buildkit_solve;
+mod buildkit_stale;
+mod buildkit_tokens;
 mod change_ops;
 mod context_archive;
 mod context_hostile;

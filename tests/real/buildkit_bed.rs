@@ -10,6 +10,7 @@ use cooper::buildkit::attrs::BuildkitVersion;
 use cooper::buildkit::{BoxedStream, Build, Connection, Dial, Exporter, Hijack, Solved};
 use cooper::cancel::Cancel;
 use cooper::context::Context;
+use cooper::environment::Environment;
 use cooper::error::{Error, Result};
 use cooper::event::{Event, Events};
 use cooper::request::{BuildOptions, ContextSpec, Credential, Credentials, DockerfileSpec, ExtraFile, Job};
@@ -82,6 +83,7 @@ impl Bed {
         let (events, mut receiver) = Events::channel();
         let credentials = Arc::new(Always(self.credential.clone()));
         let job = Job { events, cancel: self.cancel.clone(), credentials };
+        let environment = Environment::of_process();
         let build = Build {
             context,
             root: Some(self.root()),
@@ -90,6 +92,7 @@ impl Bed {
             version: BuildkitVersion::v0(8),
             engine: "docker",
             part: None,
+            environment: &environment,
         };
         let collect = async {
             let mut seen = Vec::new();

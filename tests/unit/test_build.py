@@ -85,6 +85,59 @@ def test_every_argument_arrives(requests: list[dict[str, Any]], tmp_path: Path) 
     assert outcome.steps == (StepOutcome("a", 1.0, True),)
 
 
+def test_what_is_for_buildkits_arrives(requests: list[dict[str, Any]], tmp_path: Path) -> None:
+    zenml_cooper.build(
+        tmp_path,
+        tags=["localhost:5000/a:1"],
+        platform=["linux/amd64", "linux/arm64"],
+        options={"annotation": {"k": "v"}, "attest": ["type=sbom"], "provenance": True, "oci-mediatypes": True},
+        engine="buildkit",
+        endpoint=("tcp://a:1234", "tcp://b:1234"),
+        tls={"ca_cert": "-----BEGIN CERTIFICATE-----", "client_key": tmp_path / "key.pem", "server_name": "bk"},
+        token="t0ken",
+        pool={"policy": "ordered", "busy": 1},
+    )
+    (request,) = requests
+    assert request["engine"] == {
+        "kind": "buildkit",
+        "endpoints": ["tcp://a:1234", "tcp://b:1234"],
+        "docker_context": None,
+        "tls": {
+            "ca_cert": "-----BEGIN CERTIFICATE-----",
+            "client_key": str(tmp_path / "key.pem"),
+            "server_name": "bk",
+        },
+        "token": "t0ken",
+        "pool": {"policy": "ordered", "busy": 1},
+        "builder": "auto",
+        "sandbox": None,
+        "runtime": None,
+    }
+    assert request["options"]["platform"] == ["linux/amd64", "linux/arm64"]
+    assert request["options"]["provenance"] is True
+
+
+def test_one_address_is_a_list_of_one(requests: list[dict[str, Any]]) -> None:
+    zenml_cooper.build(endpoint="unix:///x")
+    zenml_cooper.build()
+    assert [request["engine"]["endpoints"] for request in requests] == [["unix:///x"], []]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"pool": {"policy": "random"}}, "random"),
+        ({"pool": {"bsy": 1}}, "bsy"),
+        ({"tls": {"cacert": "x"}}, "cacert"),
+        ({"options": {"allow": "root"}}, "network.host"),
+    ],
+)
+def test_what_a_buildkit_cannot_be_told_is_an_error(given: dict[str, Any], said: str) -> None:
+    with pytest.raises((CooperError, ValueError)) as caught:
+        zenml_cooper.build(engine="buildkit", endpoint="unix:///nonexistent", **given)
+    assert said in str(caught.value)
+
+
 def test_builds_for_asyncio_take_the_same_arguments() -> None:
     here, there = (inspect.signature(build).parameters for build in (zenml_cooper.build, zenml_cooper.aio.build))
     assert list(here) == list(there)
@@ -101,7 +154,10 @@ def test_builds_for_asyncio_ask_for_the_same(monkeypatch: pytest.MonkeyPatch, re
         "cache_to": ["r"],
         "compression": "gzip:9",
         "fold": True,
-        "engine": "native",
+        "engine": "buildkit",
+        "endpoint": ["tcp://a", "tcp://b"],
+        "token": "t",
+        "pool": {"busy": 2},
         "options": {"network": "none"},
     }
     zenml_cooper.build(**given)

@@ -63,9 +63,11 @@ def test_a_plain_build(builds: Builds, capfd: pytest.CaptureFixture[str]) -> Non
         "options": {},
         "engine": {
             "kind": "auto",
-            "endpoint": None,
+            "endpoints": [],
             "docker_context": None,
             "tls": None,
+            "token": None,
+            "pool": {},
             "builder": "auto",
             "sandbox": None,
             "runtime": None,
@@ -113,8 +115,77 @@ def test_every_option_arrives(builds: Builds, tmp_path: Path) -> None:
     assert request["context"]["root"] == str(tmp_path)
     assert request["context"]["ignore_file"] == str(Path("ig").absolute())
     engine = request["engine"]
-    assert (engine["endpoint"], engine["sandbox"], engine["runtime"]) == ("tcp://h:1", "single", "crun")
+    assert (engine["endpoints"], engine["sandbox"], engine["runtime"]) == (["tcp://h:1"], "single", "crun")
     assert builds.progress == ["plain"]
+
+
+def test_what_is_for_buildkits_arrives(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDKIT_TOKEN", "t0ken")
+    typed = (
+        "build -t localhost:5000/a:1 --engine buildkit --endpoint tcp://a --endpoint tcp://b:1 --tlscacert ca.pem "
+        "--tlscert cert.pem --tlskey key.pem --tlsservername bk --pool-policy least-loaded --pool-busy 2 "
+        "--platform linux/amd64,linux/arm64 --annotation k=v --annotation index:k=w --attest type=provenance,mode=max "
+        "--provenance mode=min --sbom true --allow network.host --allow security.insecure --oci-mediatypes "
+        "--force-compression --compression zstd"
+    )
+    assert cli.main(typed.split()) == 0
+    (request,) = builds.requests
+    assert request["engine"] == {
+        "kind": "buildkit",
+        "endpoints": ["tcp://a", "tcp://b:1"],
+        "docker_context": None,
+        "tls": {"ca_cert": "ca.pem", "client_cert": "cert.pem", "client_key": "key.pem", "server_name": "bk"},
+        "token": "t0ken",
+        "pool": {"policy": "least_loaded", "busy": 2},
+        "builder": "auto",
+        "sandbox": None,
+        "runtime": None,
+    }
+    assert request["options"] == {
+        "platform": "linux/amd64,linux/arm64",
+        "annotation": ["k=v", "index:k=w"],
+        "attest": ["type=provenance,mode=max"],
+        "provenance": "mode=min",
+        "sbom": "true",
+        "allow": ["network.host", "security.insecure"],
+        "oci-mediatypes": True,
+        "force-compression": True,
+        "compression": "zstd",
+    }
+
+
+@pytest.mark.parametrize("engine", ["auto", "docker", "native"])
+def test_the_token_goes_to_buildkits_only(builds: Builds, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    monkeypatch.setenv("BUILDKIT_TOKEN", "t0ken")
+    assert cli.main(["build", "--engine", engine]) == 0
+    assert builds.requests[0]["engine"]["token"] is None
+
+
+def test_an_empty_token_is_none(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDKIT_TOKEN", "")
+    assert cli.main(["build", "--engine", "buildkit"]) == 0
+    assert builds.requests[0]["engine"]["token"] is None
+
+
+def test_the_doctor_asks_the_same_workers(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def doctor(engine: dict[str, Any], **_: object) -> dict[str, Any]:
+        asked.append(engine)
+        return {"attempts": [], "findings": [], "status": "ok"}
+
+    monkeypatch.setattr(_core, "doctor", doctor)
+    monkeypatch.setenv("BUILDKIT_TOKEN", "t0ken")
+    typed = "doctor --engine buildkit --endpoint tcp://a --endpoint tcp://b --tlscacert ca.pem"
+    assert cli.main(typed.split()) == 0
+    (engine,) = asked
+    assert (engine["kind"], engine["endpoints"], engine["tls"]) == (
+        "buildkit",
+        ["tcp://a", "tcp://b"],
+        {"ca_cert": "ca.pem"},
+    )
+    assert engine["token"] == "t0ken"
+    assert "t0ken" not in "".join(capfd.readouterr())
 
 
 def test_every_option_is_one_of_the_native_module() -> None:
@@ -131,7 +202,17 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("build --engine buildkit", "`--engine docker`"),
+        ("build --engine buildkit --pool-policy random", "random"),
+        ("build --engine buildkit --pool-busy 0", "1 or more"),
+        ("build --engine docker --pool-busy 2", "`--engine buildkit`"),
+        ("build --pool-policy ordered", "`--engine buildkit`"),
+        ("build --engine native --tlscacert ca.pem", "in this process"),
+        ("build --engine native --endpoint tcp://a", "in this process"),
+        ("build --attest type=signature", "provenance, sbom"),
+        ("build --provenance max", "mode=max"),
+        ("build --allow root", "network.host"),
+        ("build --annotation nothing", "annotation"),
+        ("build --tlscert cert.pem --tlskye key.pem", "did you mean `--tlskey`?"),
         ("build --engine foo", "foo"),
         ("build --compression zstd:99", "from 1 to 22"),
         ("build --compression lz4", "neither `gzip` nor `zstd`"),
@@ -162,7 +243,7 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
         ("cache prune --keep-storge 1g", "did you mean `--keep-storage`?"),
         ("cache prune --keep-storage much", "`much` is no size"),
         ("cache prune --older-than long", "`long` is no age"),
-        ("doctor --engine buildkit", "`--engine docker`"),
+        ("doctor --tlscacrt ca.pem", "did you mean `--tlscacert`?"),
     ],
 )
 def test_wrong_usage(typed: str, said: str, builds: Builds, capfd: pytest.CaptureFixture[str]) -> None:
@@ -362,11 +443,13 @@ def test_help_is_short_and_complete(capsys: pytest.CaptureFixture[str], monkeypa
         assert cli.main([*typed.split(), "--help"]) == 0
         out = capsys.readouterr().out
         assert out.startswith("usage: cooper")
-        assert len(out.splitlines()) < 60
+        assert len(out.splitlines()) < 80
     assert cli.main(["build", "--help"]) == 0
     out = capsys.readouterr().out
     for option in ("-f, --file FILE", "-t, --tag NAME", "--build-arg K=V", "--secret SPEC", "--metadata-file FILE",
-                   "-o, --output SPEC", "--fold, --no-fold", "--no-cache-filter STAGE"):  # fmt: skip
+                   "-o, --output SPEC", "--fold, --no-fold", "--no-cache-filter STAGE", "--tlscacert FILE",
+                   "--tlsservername NAME", "--pool-policy POLICY", "--oci-mediatypes, --no-oci-mediatypes",
+                   "--pool-busy N", "--annotation KEY=VALUE", "--attest SPEC", "--allow RIGHT"):  # fmt: skip
         assert option in out
 
 

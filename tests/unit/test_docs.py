@@ -58,12 +58,15 @@ def test_every_reason_and_warning_of_a_context_is_documented(file: str, enum: st
     assert first_cells(DOCS / "context.md", heading) == names
 
 
-@pytest.mark.parametrize(("flavor", "own"), [("docker", "DockerImageBuilder"), ("native", "NativeImageBuilder")])
+@pytest.mark.parametrize(
+    ("flavor", "own"),
+    [("docker", "DockerImageBuilder"), ("native", "NativeImageBuilder"), ("buildkit", "BuildKitImageBuilder")],
+)
 def test_every_field_of_the_configuration_is_documented(flavor: str, own: str) -> None:
     source = (ROOT / "python" / "zenml_cooper" / "config.py").read_text()
     classes = dict(re.findall(r"^class (\w+)Config\b.*?:\n(.*?)(?=^class |\Z)", source, re.MULTILINE | re.DOTALL))
     fields = [
-        re.findall(r"^    ([a-z_]+): .*= Field\(", classes[name], re.MULTILINE)
+        re.findall(r"^    ([a-z_]+): .*= (?:Secret)?Field\(", classes[name], re.MULTILINE)
         for name in ("Package", "CooperImageBuilder", own)
     ]
     assert all(fields)
@@ -147,6 +150,88 @@ def test_the_pod_of_the_examples_has_no_privileges() -> None:
     store = Path(next(entry["value"] for entry in container["env"] if entry["name"] == "COOPER_CACHE_DIR"))
     assert str(store.parent) in mounts, "the store is a folder of its own in a volume"
     assert "kubernetes-pod.yaml" in (DOCS / "flavors" / "native.md").read_text()
+
+
+def test_what_only_the_buildkit_engine_serves_is_marked() -> None:
+    source = (ROOT / "src" / "options.rs").read_text().partition("pub fn only_buildkit_engine")[2]
+    only = set(re.findall(r'^        \("([a-z-]+)", "', source.partition("\n}")[0], re.MULTILINE))
+    assert {"annotation", "attest", "allow", "platform"} <= only
+    section = (DOCS / "flavors" / "docker.md").read_text().partition("\n## Build options\n")[2]
+    rows = [line for line in section.splitlines() if line.startswith("| `") and "BuildKit engine)" in line]
+    # `attest` in the source is whatever asks for an attestation; `compression` is the native engine's too.
+    assert {row.split("`")[1] for row in rows} == only | {"provenance", "sbom", "compression"}
+
+
+def test_every_address_of_a_buildkit_is_documented() -> None:
+    checks = (ROOT / "python" / "zenml_cooper" / "_buildkit.py").read_text()
+    lists = re.findall(r"^_(SOCKETS|PROGRAMS|DOCKER) = \((.*?)\)$", checks, re.MULTILINE)
+    schemes = {name: set(re.findall(r'"([a-z-]+)"', text)) for name, text in lists}
+    source = (ROOT / "src" / "engine" / "buildkit" / "address.rs").read_text()
+    parse = source.partition("\nfn parse(")[2].partition("\n}")[0]
+    known = {name for arm in re.findall(r"^ +((?:\"[a-z-]+\" ?\|? ?)+).*=>", parse, re.MULTILINE)
+             for name in re.findall(r'"([a-z-]+)"', arm)}  # fmt: skip
+    assert known == schemes["SOCKETS"] | schemes["PROGRAMS"] | {"docker"}
+    documented = first_cells(DOCS / "flavors" / "buildkit.md", "## Addresses")
+    assert {cell.partition("://")[0] for cell in documented} == known
+
+
+def test_the_workers_of_the_examples_fit_together() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "examples" / "buildkitd-kubernetes.yaml").read_text()))
+    kinds = {document["kind"]: document for document in documents}
+    assert len(kinds) == len(documents) == 5
+    (namespace,) = {document["metadata"]["namespace"] for document in documents}
+    service, workers = kinds["Service"]["spec"], kinds["StatefulSet"]["spec"]
+    pod = workers["template"]["spec"]
+    (container,) = pod["containers"]
+    labels = workers["template"]["metadata"]["labels"]
+
+    # Every part means the same pods.
+    assert service["clusterIP"] == "None"
+    assert workers["serviceName"] == kinds["Service"]["metadata"]["name"]
+    selectors = [workers["selector"], kinds["PodDisruptionBudget"]["spec"]["selector"]]
+    selectors.append(kinds["NetworkPolicy"]["spec"]["podSelector"])
+    assert all(selector == {"matchLabels": labels} for selector in selectors)
+    assert service["selector"] == labels
+
+    # One port, by which the addresses of the documentation reach a worker.
+    (port,), (opened,) = service["ports"], container["ports"]
+    (allowed,) = kinds["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+    assert port["port"] == opened["containerPort"] == 1234
+    assert port["targetPort"] == opened["name"] == allowed["port"]
+    flags = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"] if "=" in argument)
+    assert f"--addr=tcp://0.0.0.0:{opened['containerPort']}" in container["args"]
+    page = (DOCS / "flavors" / "buildkit.md").read_text()
+    name = f"{kinds['StatefulSet']['metadata']['name']}-{workers['replicas'] - 1}"
+    assert f"tcp://{name}.{workers['serviceName']}.{namespace}.svc:{port['port']}" in page
+    assert f"*.{workers['serviceName']}.{namespace}.svc" in page, "a name in the certificate"
+
+    # What the arguments name is mounted, and out of what the documentation makes.
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    for flag in ("tlscacert", "tlscert", "tlskey", "config"):
+        assert mounts[str(Path(flags[flag]).parent)]["readOnly"] is True, flag
+    secret = volumes[mounts["/certs"]["name"]]["secret"]
+    assert f"create secret generic {secret['secretName']}" in page
+    assert f"secretName: {secret['secretName']}\n" in page
+    assert {Path(flags[flag]).name for flag in ("tlscacert", "tlscert", "tlskey")} == {"ca.crt", "tls.crt", "tls.key"}
+    assert all(f"--from-file={name}" in page for name in ("ca.crt", "tls.crt", "tls.key"))
+    configured = kinds["ConfigMap"]
+    assert volumes[mounts["/config"]["name"]]["configMap"]["name"] == configured["metadata"]["name"]
+    assert Path(flags["config"]).name in configured["data"]
+    (claim,) = workers["volumeClaimTemplates"]
+    assert mounts["/home/user/.local/share/buildkit"]["name"] == claim["metadata"]["name"]
+
+    # Rootless, as BuildKit's own examples have it.
+    assert container["image"].endswith("-rootless")
+    assert "--oci-worker-no-process-sandbox" in container["args"]
+    security = container["securityContext"]
+    assert security["runAsUser"] == security["runAsGroup"] == pod["securityContext"]["fsGroup"] == 1000
+    assert security["seccompProfile"] == security["appArmorProfile"] == {"type": "Unconfined"}
+    assert "privileged" not in security
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["exec"]["command"] == ["buildctl", "debug", "workers"]
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert "No cluster was reached" in page
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -210,9 +210,10 @@ class Pushed:
     def __init__(self, image: str) -> None:
         digest = image.partition("@")[2] or image.rpartition(":")[2]
         self.image = image if "@" in image else image.rpartition(":")[0]
-        self.manifest: dict[str, Any] = json.loads(fetch(self.image, "manifests", digest))
-        config: dict[str, Any] = json.loads(fetch(self.image, "blobs", self.manifest["config"]["digest"]))
-        self.config: dict[str, Any] = config["config"]
+        self.raw = fetch(self.image, "manifests", digest)
+        self.manifest: dict[str, Any] = json.loads(self.raw)
+        self.whole_config: dict[str, Any] = json.loads(fetch(self.image, "blobs", self.manifest["config"]["digest"]))
+        self.config: dict[str, Any] = self.whole_config["config"]
         self.layers: list[str] = [layer["digest"] for layer in self.manifest["layers"]]
 
     def files(self, layer: int) -> dict[str, tarfile.TarInfo]:

@@ -95,7 +95,7 @@ def test_a_request_says_everything(requests: list[dict[str, Any]], tmp_path: Pat
     assert request["push"] is True
     assert request["engine"] == {
         "kind": "docker",
-        "endpoint": "tcp://a:2376",
+        "endpoints": ["tcp://a:2376"],
         "docker_context": None,
         "tls": {"ca_cert": "/ca.pem"},
         "builder": "buildkit",
@@ -274,7 +274,7 @@ def test_secrets_are_read_when_a_build_starts(zenml: Any, requests: list[dict[st
     finally:
         zenml("secret", "delete", "cooper_builder", "--yes")
     (request,) = requests
-    assert request["engine"]["endpoint"] == "unix:///a.sock"
+    assert request["engine"]["endpoints"] == ["unix:///a.sock"]
     assert request["default_options"]["secret"] == [
         {"id": "pip", "value": "hunter2-marker"},
         {"id": "netrc", "src": "/home/me/.netrc"},

@@ -67,7 +67,7 @@ from zenml.cli.cli import cli
 from zenml_cooper import flavors
 from zenml_cooper._register import register_flavors
 
-own = ["NativeImageBuilderFlavor", "DockerImageBuilderFlavor", "KanikoImageBuilderFlavor"]
+own = [f"{kind}ImageBuilderFlavor" for kind in ("Native", "Docker", "BuildKit", "Kaniko")]
 assert flavors.__all__ == own, flavors.__all__
 for integration, name in {"aws": "AWSImageBuilderFlavor", "gcp": "GCPImageBuilderFlavor"}.items():
     try:
@@ -81,7 +81,7 @@ for integration, name in {"aws": "AWSImageBuilderFlavor", "gcp": "GCPImageBuilde
 
 register_flavors()
 listed = CliRunner().invoke(cli, ["image-builder", "flavor", "list"]).output
-for name in ("cooper", "cooper_docker", "cooper_kaniko"):
+for name in ("cooper", "cooper_docker", "cooper_buildkit", "cooper_kaniko"):
     assert name in listed, listed
     assert CliRunner().invoke(cli, ["image-builder", "flavor", "delete", name]).exit_code == 0
 assert "cooper_aws" not in listed
@@ -99,7 +99,7 @@ def test_with_their_packages_all_are_registered_and_listed(empty_zenml: "Zenml")
     said = empty_zenml.python("from zenml_cooper._register import register_flavors; register_flavors()")
     assert "left out" not in said
     listed = empty_zenml("image-builder", "flavor", "list")
-    for name in ["cooper", "cooper_docker", *NAMES]:
+    for name in ["cooper", "cooper_docker", "cooper_buildkit", *NAMES]:
         assert f"{name} registered" in said
         assert name in listed
         empty_zenml("image-builder", "flavor", "delete", name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from zenml_cooper.flavors.aws import AWSImageBuilderFlavor as AWSImageBuilderFlavor
+    from zenml_cooper.flavors.buildkit import BuildKitImageBuilderFlavor as BuildKitImageBuilderFlavor
     from zenml_cooper.flavors.docker import DockerImageBuilderFlavor as DockerImageBuilderFlavor
     from zenml_cooper.flavors.gcp import GCPImageBuilderFlavor as GCPImageBuilderFlavor
     from zenml_cooper.flavors.kaniko import KanikoImageBuilderFlavor as KanikoImageBuilderFlavor
@@ -30,6 +31,7 @@ _FLAVORS = {
     # The first is the one to start with.
     "NativeImageBuilderFlavor": _Flavor("native"),
     "DockerImageBuilderFlavor": _Flavor("docker"),
+    "BuildKitImageBuilderFlavor": _Flavor("buildkit"),
     "KanikoImageBuilderFlavor": _Flavor("kaniko"),
     "AWSImageBuilderFlavor": _Flavor("aws", "boto3", "aws"),
     "GCPImageBuilderFlavor": _Flavor("gcp", "google.cloud.devtools.cloudbuild_v1", "gcp"),

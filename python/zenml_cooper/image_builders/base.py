@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
+# How ZenML ends the name of the image of a user's Dockerfile that it builds upon.
+INTERMEDIATE = "-intermediate-build"
+
 # Never log `self` or `self.config` in this module: their texts show what is in the configuration, secrets included.
 
 
@@ -75,14 +78,15 @@ class CooperImageBuilder(BaseImageBuilder):
                 # ZenML's own value where the user gave none. BuildKit has no containers to keep, so it would force the
                 # classic builder, which would leave one for each step.
                 del options["rm"]
+        engine = self._engine()
         request = {
             "context": context,
             "tags": [image_name],
             "options": options,
-            "default_options": self._default_options(),
+            "default_options": self._default_options(image_name),
             "push": container_registry is not None,
-            "outputs": self._outputs(image_name, container_registry),
-            "engine": self._engine(),
+            "outputs": self._outputs(image_name, container_registry, engine),
+            "engine": engine,
         }
         outcome = _build.run(
             request,
@@ -96,11 +100,15 @@ class CooperImageBuilder(BaseImageBuilder):
         self,
         image_name: str,  # noqa: ARG002 - for subclasses
         container_registry: "BaseContainerRegistry | None",  # noqa: ARG002
+        engine: Mapping[str, Any],  # noqa: ARG002
     ) -> list[str]:
         """Where the image goes besides the registry; with none, to the engine's own place."""
         return []
 
-    def _default_options(self) -> dict[str, Any]:
+    def _default_options(
+        self,
+        image_name: str,  # noqa: ARG002 - for subclasses
+    ) -> dict[str, Any]:
         """What the configuration says for options that the user does not give."""
         # Each field once: a secret reference is resolved with a call to the server at every access.
         config = self.config

@@ -1,19 +1,18 @@
 """The image builder `cooper`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from zenml.logger import get_logger
 
 from zenml_cooper.config import NativeImageBuilderConfig
-from zenml_cooper.image_builders.base import CooperImageBuilder
+from zenml_cooper.image_builders.base import INTERMEDIATE, CooperImageBuilder
 
 if TYPE_CHECKING:
     from zenml.container_registries import BaseContainerRegistry
 
 logger = get_logger(__name__)
 
-# How ZenML names the image of a user's Dockerfile that it builds upon.
-_INTERMEDIATE = "-intermediate-build"
 # The store and no other place.
 _STORE = "type=image"
 
@@ -46,14 +45,19 @@ class NativeImageBuilder(CooperImageBuilder):
             "runtime": config.runtime,
         }
 
-    def _default_options(self) -> dict[str, Any]:
+    def _default_options(self, image_name: str) -> dict[str, Any]:
         config = self.config
-        return {**super()._default_options(), "compression": config.compression, "fold": config.fold}
+        return {**super()._default_options(image_name), "compression": config.compression, "fold": config.fold}
 
-    def _outputs(self, image_name: str, container_registry: "BaseContainerRegistry | None") -> list[str]:
+    def _outputs(
+        self,
+        image_name: str,
+        container_registry: "BaseContainerRegistry | None",
+        engine: Mapping[str, Any],  # noqa: ARG002
+    ) -> list[str]:
         if container_registry is not None:
             return []
-        if image_name.endswith(_INTERMEDIATE):
+        if image_name.endswith(INTERMEDIATE):
             return [_STORE]
         output = self.config.output
         if output is None:

@@ -8,6 +8,7 @@ use super::worker::Ready;
 use crate::buildkit::{self, Build, Connection, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
+use crate::environment::Environment;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -28,6 +29,7 @@ pub(super) struct Plan<'a> {
     pub(super) part: Option<&'a str>,
     /// What this machine says of registries without proper TLS.
     pub(super) registries: &'a RegistryConfig,
+    pub(super) environment: &'a Environment,
 }
 
 /// What a worker made.
@@ -82,6 +84,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
         version: ready.version,
         engine: "BuildKit of this worker",
         part: plan.part,
+        environment: plan.environment,
     };
     let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
     let inner = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
@@ -125,6 +128,7 @@ async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, 
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),
         options: plan.options,
+        environment: plan.environment,
     };
     let made = moby::build::build(connection, daemon, source, job).await?;
     moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;

@@ -83,7 +83,9 @@ impl BuildKitEngine {
         }
         opened.announce(job).await;
         let context = Arc::clone(&opened.context);
-        let plan = Plan { request, options: &request.options, context, part: None, registries: &registries };
+        let environment = self.environment.as_ref();
+        let registries = &registries;
+        let plan = Plan { request, options: &request.options, context, part: None, registries, environment };
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
             let options = self.options(request, &chosen);

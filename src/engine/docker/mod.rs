@@ -40,6 +40,7 @@ struct Plan<'a> {
     options: &'a BuildOptions,
     /// Root of the context.
     root: Option<&'a Path>,
+    environment: &'a Environment,
     context: Arc<Context>,
     /// The Dockerfile as a file, and cut into instructions.
     file: DockerfileText,
@@ -108,7 +109,8 @@ impl DockerEngine {
         opened.announce(job).await;
         let Opened { context, file, seconds: context_seconds, .. } = opened;
         let root = request.context.root.as_deref();
-        let plan = Plan { options: &options, root, context: Arc::clone(&context), file, dockerfile };
+        let environment = self.environment.as_ref();
+        let plan = Plan { options: &options, root, environment, context: Arc::clone(&context), file, dockerfile };
         let built = match chosen.builder {
             Builder::Buildkit => with_buildkit(&daemon, &plan, job).await?,
             Builder::Classic => classic::build(&daemon, &plan, job).await?,
@@ -167,7 +169,12 @@ impl Engine for DockerEngine {
 
 /// Builds with the BuildKit inside the daemon.
 async fn with_buildkit(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Built> {
-    let source = modern::Source { context: Arc::clone(&plan.context), root: plan.root, options: plan.options };
+    let source = modern::Source {
+        context: Arc::clone(&plan.context),
+        root: plan.root,
+        options: plan.options,
+        environment: plan.environment,
+    };
     let modern::Made { image, config_digest, solved } =
         modern::build(&modern::connect(daemon).await?, daemon, source, job).await?;
     Ok(Built {

@@ -12,7 +12,7 @@ use url::Url;
 use super::config::is_loopback;
 use super::host::{Host, Login};
 use super::scope::Scope;
-use super::token::{NoToken, TokenService};
+use super::token::{Grant, NoToken, TokenService};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::registry::challenge::Challenge;
@@ -151,6 +151,42 @@ impl Host {
                 Err(NoToken::Denied(status, body)) => {
                     if !self.renew(&mut state).await? {
                         return Err(self.denied(reference, status, &body));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A token for these scopes from a service that somebody else was sent to by this registry. `subject` is what it is
+    /// for, in errors.
+    ///
+    /// Fails as [`Host::authorize`] does.
+    pub(super) async fn grant(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        scopes: &[Scope],
+        subject: &str,
+    ) -> Result<Grant> {
+        let denied = |message| Error::RegistryDenied {
+            registry: self.name.clone(),
+            reference: subject.to_owned(),
+            message,
+            had_credentials: self.auth.has_credentials(),
+        };
+        // Whether this registry has TLS at all decides whether its token service must.
+        self.url("").await?;
+        let realm = self.realm(realm).map_err(denied)?;
+        let service = TokenService { host: self, realm, service, scopes };
+        let mut state = self.auth.state.lock().await;
+        loop {
+            self.credential(&mut state).await?;
+            match service.grant(&mut state).await {
+                Ok(grant) => return Ok(grant),
+                Err(NoToken::Failed(error)) => return Err(error),
+                Err(NoToken::Denied(status, body)) => {
+                    if !self.renew(&mut state).await? {
+                        return Err(denied(self.words(status, &body)));
                     }
                 }
             }

@@ -32,6 +32,7 @@ pub use self::config::RegistryConfig;
 pub use self::pull::{BlobStream, Fetched, own_error};
 pub use self::push::{BlobSource, PushedBlob};
 pub use self::retry::Limits;
+pub use self::token::Grant;
 
 pub(super) use self::host::Probed;
 
@@ -39,6 +40,7 @@ use self::auth::Auth;
 use self::certs::Tls;
 use self::host::{Host, Schemes};
 use self::pull::Reading;
+use self::scope::Scope;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::environment::Environment;
@@ -190,9 +192,24 @@ impl Client {
         self.0.cancel.guard(host.probe(reference)).await
     }
 
+    /// A new token of a registry's token service, for somebody who was sent there: `realm`, `service` and `scopes` are what
+    /// the registry's challenge said. Tokens are asked for with the credentials of the registry; they go nowhere without TLS
+    /// that the registry itself is not spoken to without TLS.
+    pub async fn token(&self, registry: &str, realm: &str, service: &str, scopes: &[String]) -> Result<Grant> {
+        let host = self.host_of(registry)?;
+        let service = Some(service).filter(|service| !service.is_empty()).map(str::to_owned);
+        let scopes: Vec<Scope> = scopes.iter().flat_map(|scopes| Scope::all(scopes)).collect();
+        let repository = scopes.iter().find_map(Scope::repository);
+        let subject = repository.map_or_else(|| registry.to_owned(), |repository| format!("{registry}/{repository}"));
+        self.0.cancel.guard(host.grant(realm, service, &scopes, &subject)).await
+    }
+
     /// The registry of a name.
     fn host(&self, reference: &Reference) -> Result<Arc<Host>> {
-        let name = reference.registry();
+        self.host_of(reference.registry())
+    }
+
+    fn host_of(&self, name: &str) -> Result<Arc<Host>> {
         let authority = if name == DEFAULT_REGISTRY { HUB_HOST } else { name };
         let insecure = self.0.config.is_insecure(authority);
         let schemes = if insecure { Schemes::Either } else { Schemes::Tls };

@@ -29,6 +29,11 @@ impl Scope {
         })
     }
 
+    /// The repository that it is about, if it is about one.
+    pub(super) fn repository(&self) -> Option<&str> {
+        self.resource.strip_prefix("repository:")
+    }
+
     /// Whether this allows all that `other` does.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.resource == other.resource && self.actions.is_superset(&other.actions)

@@ -55,9 +55,30 @@ pub(super) struct TokenService<'a> {
     pub(super) scopes: &'a [Scope],
 }
 
+/// A token, just given.
+pub struct Grant {
+    /// What to show the registry.
+    pub token: Secret<String>,
+    /// How long it is good for; a minute unless the service says something else.
+    pub lifetime: Duration,
+    /// Whether it was given for credentials.
+    pub had_credentials: bool,
+}
+
 impl TokenService<'_> {
     /// A new token, which is remembered.
     pub(super) async fn token(&self, state: &mut State) -> Result<Pass, NoToken> {
+        let grant = self.grant(state).await?;
+        let pass = Pass::new(&format!("Bearer {}", grant.token.expose()), state.generation);
+        let pass = pass.ok_or_else(|| self.useless(StatusCode::OK))?;
+        let until = Instant::now() + grant.lifetime.mul_f64(0.9);
+        state.tokens.retain(|token| token.until > Instant::now());
+        state.tokens.push(Token { scopes: self.scopes.to_vec(), pass: pass.clone(), until });
+        Ok(pass)
+    }
+
+    /// A new token.
+    pub(super) async fn grant(&self, state: &mut State) -> Result<Grant, NoToken> {
         let credential = state.credential.clone();
         let identity = credential.as_ref().and_then(|credential| credential.identity_token.as_ref());
         let mut answer = match identity {
@@ -78,8 +99,6 @@ impl TokenService<'_> {
         let token = given.token.or(given.access_token).filter(|token| !token.expose().is_empty());
         let token = token.ok_or_else(|| self.useless(answer.status))?;
         self.host.auth.remember(&token);
-        let pass = Pass::new(&format!("Bearer {}", token.expose()), state.generation);
-        let pass = pass.ok_or_else(|| self.useless(answer.status))?;
         if let (Some(fresh), Some(credential)) = (given.refresh_token, state.credential.as_mut())
             && credential.identity_token.is_some()
             && !fresh.expose().is_empty()
@@ -92,10 +111,7 @@ impl TokenService<'_> {
         let lifetime = lifetime.map_or(LIFETIME, |seconds| {
             Duration::try_from_secs_f64(seconds).map_or(LONGEST_LIFETIME, |lifetime| lifetime.min(LONGEST_LIFETIME))
         });
-        let until = Instant::now() + lifetime.mul_f64(0.9);
-        state.tokens.retain(|token| token.until > Instant::now());
-        state.tokens.push(Token { scopes: self.scopes.to_vec(), pass: pass.clone(), until });
-        Ok(pass)
+        Ok(Grant { token, lifetime, had_credentials: credential.is_some() })
     }
 
     async fn get(&self, authorization: Option<Secret<String>>) -> Result<Read, NoToken> {
