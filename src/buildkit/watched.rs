@@ -67,17 +67,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // The reason is what the other side says, if it still says something: that is read, not written.
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            // It ended without an answer: the next read says why, and a failed write would hide that.
+            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(bytes.len())),
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(())),
+            flushed => Poll::Ready(flushed),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]
