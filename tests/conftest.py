@@ -78,6 +78,12 @@ def second_docker_socket() -> str:
 
 
 @pytest.fixture(scope="session")
+def second_docker_start() -> str:
+    """A command that runs one more Docker daemon until its input ends; it prints first where that is."""
+    return required("COOPER_TEST_DOCKERD_START")
+
+
+@pytest.fixture(scope="session")
 def podman_socket() -> str:
     """Path of a socket on which Podman's API answers."""
     return required("COOPER_TEST_PODMAN")

@@ -14,6 +14,11 @@ use super::transport::{Control, MAX_MESSAGE, Transport, told};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 
+/// What is done before a build.
+const ASKING: &str = "the question what it is";
+/// A connection that has broken refuses a call at once.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a BuildKit may be silent, and what is done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -102,15 +107,34 @@ impl Connection {
             workers.list_workers(ListWorkersRequest::default()),
             self.running(),
         );
+        let workers = match workers {
+            Ok(workers) => workers.into_inner(),
+            Err(status) => {
+                let reason = self.reason(&status).await;
+                return Err(Error::DaemonProtocol { action: ASKING.into(), reason });
+            }
+        };
         let version = optional(info.map(tonic::Response::into_inner))?.and_then(|info| info.buildkit_version);
         let version = version.map(|version| version.version);
-        let workers = workers.map_err(|status| failed(&status))?.into_inner();
         Ok(About {
             release: version.as_deref().and_then(release),
             version,
             workers: workers.record.into_iter().map(worker).collect(),
             running: optional(running)?,
         })
+    }
+
+    /// Why a call failed. Where the connection broke, HTTP/2 may tell no more than that it did; whoever calls next hears why.
+    pub(super) async fn reason(&self, status: &Status) -> String {
+        let mut client = self.client();
+        let next = client.list_workers(ListWorkersRequest::default());
+        if is_broken(status)
+            && let Ok(Err(next)) = tokio::time::timeout(REASON_TIMEOUT, next).await
+            && is_broken(&next)
+        {
+            return told(&next);
+        }
+        told(status)
     }
 
     /// How many builds it runs.
@@ -157,7 +181,12 @@ impl Connection {
 }
 
 fn failed(status: &Status) -> Error {
-    Error::DaemonProtocol { action: "the question what it is".into(), reason: told(status) }
+    Error::DaemonProtocol { action: ASKING.into(), reason: told(status) }
+}
+
+/// Whether a status was made here, because the connection broke.
+pub(super) fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// `None` for what an older BuildKit does not know.

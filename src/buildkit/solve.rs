@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::attrs::{self, BuildkitVersion, NamedContext};
-use super::connection::Connection;
+use super::connection::{Connection, is_broken};
 use super::content::Stores;
 use super::context_dir::ContextDir;
 use super::dockerfile::Dockerfile;
@@ -149,7 +149,10 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
     // Ends when this function does, in whichever way.
     let (ended, session_end) = watch::channel(None);
     let _serving = AbortOnDropHandle::new(tokio::spawn(async move {
-        let reason = served.serve(stream).await.err().map(|error| error.to_string());
+        let reason = served.serve(stream).await.err().map(|error| match error {
+            Error::DaemonProtocol { reason, .. } => reason,
+            other => other.to_string(),
+        });
         ended.send_replace(Some(reason.unwrap_or_else(|| "the daemon ended the session".to_owned())));
     }));
     let mut steps = Steps::new(job.events.clone(), build.part);
@@ -162,17 +165,15 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
     let result = match (result, reason) {
         // Without its session a build fails, and whatever it then says is not the reason.
         (Ok(Err(_)), Some(reason)) => Err(Error::DaemonProtocol { action: "the build".into(), reason }),
+        (Ok(Err(status)), None) if is_broken(&status) => {
+            Err(Error::DaemonProtocol { action: "the build".into(), reason: connection.reason(&status).await })
+        }
         (other, _) => other,
     };
-    if !matches!(&result, Ok(result) if !result.as_ref().is_err_and(is_broken)) {
+    if result.is_err() {
         steps.abandon("the connection to the daemon was lost").await;
     }
     finish(result?, &steps, &session, &dockerfile)
-}
-
-/// Whether a status was made here, because the connection broke.
-fn is_broken(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
 }
 
 /// Ends a while after the session has: the daemon may have ended both, and its answer is on the way.

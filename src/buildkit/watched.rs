@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How an alert of TLS begins: its content type, and the first number of its version.
 const TLS_ALERT: [u8; 2] = [21, 3];
 
+/// What is said of a connection that took a request and ended.
+pub(super) const SILENT: &str = "it ended the connection without an answer";
+
 /// Why a stream broke; the first reason counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Why(Arc<Mutex<Option<String>>>);
@@ -39,13 +42,6 @@ impl<S> Watched<S> {
         let why = Why::default();
         (Self { stream, why: why.clone(), silent: true }, why)
     }
-
-    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result {
-            self.why.note(|| error.to_string());
-        }
-        result
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -53,31 +49,45 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         let read = &buffer.filled()[before..];
-        match (&result, self.silent) {
-            (Ok(()), true) if read.is_empty() && buffer.remaining() > 0 => {
-                self.why.note(|| "it ended the connection without an answer".to_owned());
-            }
-            (Ok(()), true) if read.starts_with(&TLS_ALERT) => self.why.note(|| "the answer is TLS".to_owned()),
-            _ => {}
-        }
+        let ended = result.is_ok() && read.is_empty() && buffer.remaining() > 0;
+        let result = match (ended, self.silent) {
+            // HTTP/2 would call either a broken pipe.
+            (true, true) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SILENT)),
+            (true, false) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the connection")),
+            (false, true) if read.starts_with(&TLS_ALERT) => Err(io::Error::other("the answer is TLS")),
+            (false, _) => result,
+        };
         self.silent &= read.is_empty();
-        Poll::Ready(self.noted(result))
+        if let Err(error) = &result {
+            self.why.note(|| error.to_string());
+        }
+        Poll::Ready(result)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // The reason is what the other side says, if it still says something: that is read, not written.
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            // It ended without an answer: the next read says why, and a failed write would hide that.
+            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(bytes.len())),
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(())),
+            flushed => Poll::Ready(flushed),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]
@@ -87,14 +97,15 @@ mod tests {
 
     async fn reason(said: &[u8]) -> String {
         let (mut stream, why) = Watched::new(said);
-        stream.read_to_end(&mut Vec::new()).await.unwrap();
-        why.error().to_string()
+        let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err().to_string();
+        assert_eq!(error, why.error().to_string());
+        error
     }
 
     #[tokio::test]
     async fn the_first_answer_tells() {
         assert_eq!(reason(b"").await, "it ended the connection without an answer");
         assert_eq!(reason(&[21, 3, 3, 0, 2, 2, 70]).await, "the answer is TLS");
-        assert_eq!(reason(b"PRI").await, "the connection to the daemon ended");
+        assert_eq!(reason(b"PRI").await, "it ended the connection");
     }
 }

@@ -80,8 +80,8 @@ impl Backend {
     pub(crate) fn buildkitd_at(endpoint: &str) -> Self {
         let target = match endpoint.split_once("://").unwrap() {
             ("unix", path) => Target::Unix(path.into()),
-            ("tcp", address) => Target::Tcp(address.to_owned()),
-            other => panic!("the tests take unix:// and tcp:// only: {other:?}"),
+            ("tcp" | "docker+tcp", address) => Target::Tcp(address.to_owned()),
+            other => panic!("the tests take unix://, tcp:// and docker+tcp:// only: {other:?}"),
         };
         Self { target, scheme: "tcp", endpoint: endpoint.to_owned() }
     }

@@ -34,7 +34,9 @@ async fn thousands_of_files_go_through_a_slow_network() {
         let case = Case::new(0.0).with_files(6000, 20).on_one(&backend, &backend.at(proxy.address));
         let ended = case.run().await;
         case.is_right(&ended).await;
-        assert!(ended.result.unwrap().totals.sent_bytes > 6000 * 20);
+        let outcome = ended.result.unwrap();
+        println!("{}: {:?} {:?}", backend.endpoint, outcome.totals, outcome.steps);
+        assert!(outcome.totals.sent_bytes > 6000 * 20);
     }
     held.is_all().await;
 }

@@ -184,8 +184,8 @@ async fn forward(mut client: TcpStream, target: Target, switches: Arc<Switches>)
 
 /// Copies one way until the end, and passes that on. An error of one side is the end of the other.
 async fn pump(mut from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin, switches: &Switches) {
-    // What is on its way: as much as a network would hold, not more.
-    let (sender, receiver) = mpsc::channel(64);
+    // What is on its way; many small packets are few bytes.
+    let (sender, receiver) = mpsc::channel(4096);
     let read = async move {
         let mut frozen = switches.frozen.subscribe();
         let mut buffer = vec![0; 64 << 10];
@@ -262,7 +262,10 @@ impl Bridge {
 }
 
 /// An authority that signed a server's certificate and a client's.
-pub(crate) struct Authority(tempfile::TempDir);
+pub(crate) struct Authority {
+    folder: PathBuf,
+    _made: Option<tempfile::TempDir>,
+}
 
 impl Authority {
     pub(crate) fn new() -> Self {
@@ -281,11 +284,16 @@ impl Authority {
             let signed = "-CA ca.crt -CAkey ca.key -CAcreateserial -days 2";
             openssl(folder.path(), &format!("x509 -req -in {name}.csr {signed} -extfile {name}.ext -out {name}.crt"));
         }
-        Self(folder)
+        Self { folder: folder.path().to_owned(), _made: Some(folder) }
+    }
+
+    /// One whose files are there already: `ca.crt`, `client.crt`, `client.key`.
+    pub(crate) fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), _made: None }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.join(name)
     }
 
     /// What a client needs that trusts this authority, and shows its certificate.

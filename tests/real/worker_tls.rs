@@ -49,6 +49,31 @@ async fn who_is_not_let_in_is_told_why() {
     held.is_all().await;
 }
 
+/// A buildkitd or a Docker daemon started with `--tlscert`, `--tlskey` and `--tlscacert`, by hand: its alerts are those of Go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_speaks_tls_itself_tells_the_same() {
+    let Some(backend) = Backend::buildkitd("COOPER_TEST_BUILDKIT_TLS") else { return };
+    let folder =
+        std::env::var("COOPER_TEST_BUILDKIT_PKI").expect("COOPER_TEST_BUILDKIT_PKI is a folder of certificates");
+    let (right, other) = (Authority::of(folder.as_ref()), Authority::new());
+    let mut case = Case::new(0.1).on(&[&backend.endpoint]);
+    case.request.engine.tls = Some(right.client());
+    let ended = case.run().await;
+    case.is_right(&ended).await;
+    for (told, tls) in mistakes(&right, &other) {
+        if tls.is_none() && backend.endpoint.starts_with("tcp://") {
+            // It says nothing, and this is a guess.
+            let ended = Case::new(0.1).on(&[&backend.endpoint]).run().await;
+            let error = ended.error();
+            assert_eq!(error.code(), "worker-unreachable", "{error}");
+            assert!(error.to_string().contains("if it speaks TLS"), "{error}");
+            continue;
+        }
+        let told = if told.contains("who signed") { "the client certificate" } else { told };
+        is_told(&backend, &backend.endpoint, tls, told).await;
+    }
+}
+
 async fn is_told(backend: &Backend, endpoint: &str, tls: Option<TlsSpec>, told: &str) {
     let mut case = Case::new(0.1).on_one(backend, endpoint);
     case.request.engine.tls = tls;

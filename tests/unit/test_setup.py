@@ -28,7 +28,7 @@ class Machine:
         self.has("docker", "20.10.24")
         self.has("id", "1000")
         others = ("cargo", "cc", "mmdebstrap", "openssl", "podman", "runc", "ssh-keygen", "apt-get", "apt-cache")
-        for name in (*others, "newuidmap", "busybox"):
+        for name in (*others, "newuidmap", "busybox", "dockerd", "containerd", "ip"):
             self.has(name)
 
     def has(self, name: str, prints: str = "", code: int = 0) -> None:
@@ -174,3 +174,12 @@ def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
     machine.has("python3", "3.8")
     errors = machine.setup().stderr.splitlines()
     assert len([line for line in errors if line.startswith("setup: error: ")]) == 3
+
+
+def test_a_second_docker_daemon_is_for_tests_alone(machine: Machine) -> None:
+    machine.lacks("dockerd", "containerd", "ip")
+    ended = machine.setup("test")
+    assert ended.returncode == 1
+    for package in ("docker.io", "containerd", "iproute2"):
+        assert package in ended.stderr
+    assert machine.setup("demo").returncode == 0

@@ -29,6 +29,8 @@ pub(super) fn explain(reason: &str, shown: bool) -> Option<&'static str> {
         // What is no HTTP, to a client that looks for HTTP/1 or HTTP/2.
         ("invalid HTTP version parsed", PLAIN),
         (SPEAKS_TLS, PLAIN),
+        // Go's web servers, and so Docker's daemon, have an answer for that.
+        ("HTTP request to an HTTPS server", PLAIN),
     ];
     by_server.into_iter().chain(by_client).find_map(|(sign, told)| reason.contains(sign).then_some(told))
 }
@@ -36,6 +38,17 @@ pub(super) fn explain(reason: &str, shown: bool) -> Option<&'static str> {
 const PLAIN: &str = "it speaks TLS, and was spoken to without: give its authority's certificate";
 /// What [`crate::buildkit`] says of an answer that is TLS.
 const SPEAKS_TLS: &str = "the answer is TLS";
+/// And of none.
+const SILENT: &str = "ended the connection without an answer";
+
+/// What may be the reason for a connection that ended without one. Go's servers say nothing to whoever does not speak TLS.
+pub(super) fn guess(reason: &str, secure: bool, shown: bool) -> Option<&'static str> {
+    match (reason.contains(SILENT), secure, shown) {
+        (true, false, _) => Some("if it speaks TLS, give its authority's certificate"),
+        (true, true, false) => Some("it may want a client certificate"),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -47,5 +60,8 @@ mod tests {
         assert!(explain(reason, true).unwrap().contains("does not accept"));
         assert!(explain(reason, false).unwrap().contains("wants a client certificate"));
         assert_eq!(explain("Connection refused (os error 111)", true), None);
+        let silent = format!("it {SILENT}");
+        assert!(guess(&silent, false, false).unwrap().contains("authority"));
+        assert_eq!((guess(&silent, true, true), guess("Connection refused", false, false)), (None, None));
     }
 }

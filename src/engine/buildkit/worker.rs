@@ -37,6 +37,8 @@ pub(super) struct Worker {
     pub(super) text: String,
     reach: Reach,
     patience: Patience,
+    /// Whether it is spoken to over TLS; `None` where that is no question, as with sockets and programs.
+    secure: Option<bool>,
     /// It is shown a client certificate, where it speaks TLS.
     shown: bool,
 }
@@ -68,6 +70,10 @@ impl Worker {
         patience: Patience,
     ) -> Result<Self> {
         let Place { text, way } = place;
+        let secure = match &way {
+            Way::Socket(Address::Tcp { secure, .. }) => Some(*secure),
+            _ => None,
+        };
         let reach = match way {
             Way::Docker(address) => {
                 let endpoints = address.into_iter().collect();
@@ -89,7 +95,7 @@ impl Worker {
             })))),
         };
         let shown = spec.tls.as_ref().is_some_and(|tls| tls.client_cert.is_some());
-        Ok(Self { text, reach, patience, shown })
+        Ok(Self { text, reach, patience, secure, shown })
     }
 
     /// Connects and asks what it is.
@@ -132,6 +138,7 @@ impl Worker {
         let endpoint = self.text.clone();
         let reason = match error {
             Error::DaemonUnreachable { reason, .. } | Error::DaemonProtocol { reason, .. } => reason,
+            Error::DaemonRefused { message, .. } if handshake::explain(&message, self.shown).is_some() => message,
             Error::DaemonDenied { .. } => "permission denied: this user may not use the socket".to_owned(),
             Error::DaemonConfig { setting, reason } => {
                 let told = handshake::explain(&reason, self.shown);
@@ -146,6 +153,8 @@ impl Worker {
                 reason: format!("{told}: {reason}"),
             };
         }
+        let guess = self.secure.and_then(|secure| handshake::guess(&reason, secure, self.shown));
+        let reason = guess.map_or_else(|| reason.clone(), |guess| format!("{reason}; {guess}"));
         Error::WorkerUnreachable { endpoint, reason }
     }
 }
