@@ -33,7 +33,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.r
 .DELETE_ON_ERROR:
 .PHONY: help setup build test test-unit test-rust test-python test-boundary test-integration test-real test-python-real test-zenml test-zenml-newest test-zenml-oldest \
 	fuzz fuzz-moby lint lint-rust lint-python format \
-	demo demo-down bench bench-context bench-build bench-run wheel testbed testbed-down clean
+	demo demo-down bench bench-context bench-build bench-buildkit bench-run wheel testbed testbed-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -164,7 +164,7 @@ $(BENCH)/.stamp-build: $(BENCH)/.stamp-venv $(RUST_SOURCES) $(PYTHON_SOURCES)
 	$(BENCH)/bin/pip install --quiet --force-reinstall --no-deps $(BENCH)/wheel/*.whl
 	@touch $@
 
-bench: bench-context bench-build bench-run ## measure a release: contexts, builds and pipelines, against ZenML's own and other tools
+bench: bench-context bench-build bench-buildkit bench-run ## measure a release: contexts, builds and pipelines, against ZenML's own and other tools
 
 bench-context: $(BENCH)/.stamp-build ## contexts alone; BENCH_CONTEXT='--scale 0.05 --rounds 3' is a quick look
 	@scripts/setup bench
@@ -174,6 +174,11 @@ bench-build: $(BENCH)/.stamp-build
 	@scripts/setup bench
 	$(BED) $(BENCH)/bin/python benches/build.py --files 5000 --rounds 3
 	$(BED) $(BENCH)/bin/python benches/pipeline.py --files 500 --rounds 3
+
+bench-buildkit: $(BENCH)/.stamp-build ## the BuildKit engine beside buildctl and docker; BUILDKIT_HOST names a worker
+	@scripts/setup bench
+	$(BED) $(BENCH)/bin/python benches/buildkit.py --files 5000 --rounds 3
+	$(BED) $(BENCH)/bin/python benches/buildkit.py --files 50000 --rounds 3
 
 bench-run: $(BENCH)/.stamp-build ## RUN alone: what a command costs, unpacking a base, ZenML's default image
 	@scripts/setup bench
