@@ -86,9 +86,9 @@ mod tests {
                     sender.send(Piece::End).await.ok().unwrap();
                 }
             };
-            let mut text = String::new();
-            let (read, ()) = tokio::join!(AsyncReadExt::read_to_string(&mut incoming, &mut text), send);
-            assert_eq!((read.is_ok(), text.as_str()), (whole, "abc"));
+            let mut bytes = Vec::new();
+            let (read, ()) = tokio::join!(AsyncReadExt::read_to_end(&mut incoming, &mut bytes), send);
+            assert_eq!((read.is_ok(), bytes.as_slice()), (whole, &b"abc"[..]));
         }
     }
 }

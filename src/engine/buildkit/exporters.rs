@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((oci.kind.as_str(), docker.kind.as_str()), ("oci", "docker"));
         assert_eq!(of(&docker, "force-compression"), "true");
         let kept = store(&["a".parse().unwrap()], &BuildOptions::default(), NEW).unwrap();
-        assert_eq!((of(&kept, "name").as_str(), of(&kept, "push").as_str()), ("docker.io/library/a:latest", ""));
+        assert_eq!((of(&kept, "name").as_str(), of(&kept, "push").as_str()), ("a:latest", ""));
     }
 
     #[test]
