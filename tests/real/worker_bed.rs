@@ -109,6 +109,8 @@ pub(crate) struct Case {
     root: PathBuf,
     /// What is in `/out` of the image.
     content: String,
+    /// The files that the build adds to its base.
+    files: BTreeMap<String, Vec<u8>>,
     pub(crate) request: BuildRequest,
     pub(crate) patience: Patience,
     pub(crate) environment: Environment,
@@ -138,7 +140,9 @@ impl Case {
         let content = unique();
         let command = format!("echo started; sleep {seconds}; cat /context/content > /out; cat /out");
         let dockerfile = format!("FROM {}\nCOPY . /context/\nRUN {command}\n", busybox());
-        std::fs::write(root.join("Dockerfile"), dockerfile).unwrap();
+        std::fs::write(root.join("Dockerfile"), &dockerfile).unwrap();
+        let files = [("out", &content), ("context/content", &content), ("context/Dockerfile", &dockerfile)];
+        let files = files.into_iter().map(|(path, text)| (path.to_owned(), text.clone().into_bytes())).collect();
         std::fs::write(root.join("content"), &content).unwrap();
         let mut request = request(&root, &[&fresh("worker")]);
         request.engine.pool.policy = PoolPolicy::Ordered;
@@ -147,6 +151,7 @@ impl Case {
             _home: home,
             root,
             content,
+            files,
             request,
             patience: Patience { ask: Duration::from_secs(1), answer: Duration::from_secs(5) },
             environment: Environment::of_process(),
@@ -156,15 +161,17 @@ impl Case {
     }
 
     /// With so many files more, each of so many bytes.
-    pub(crate) fn with_files(self, number: usize, size: usize) -> Self {
+    pub(crate) fn with_files(mut self, number: usize, size: usize) -> Self {
         let mut bytes = Vec::with_capacity(size + 64);
         for place in 0..number {
-            let folder = self.root.join(format!("files/{}", place / 100));
-            std::fs::create_dir_all(&folder).unwrap();
+            let path = format!("files/{}/{place}", place / 100);
+            let file = self.root.join(&path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             bytes.clear();
             bytes.extend_from_slice(format!("{} {place} ", self.content).as_bytes());
             bytes.resize(size.max(bytes.len()), b'x');
-            std::fs::write(folder.join(place.to_string()), &bytes).unwrap();
+            std::fs::write(file, &bytes).unwrap();
+            self.files.insert(format!("context/{path}"), bytes.clone());
         }
         self
     }
@@ -234,29 +241,11 @@ impl Case {
         let tag = &self.request.tags[0];
         let (digest, files) = image(tag).await;
         assert_eq!(outcome.digest.map(|digest| digest.to_string()), Some(digest), "{}", ended.told());
-        let expected = self.expected();
         let found: BTreeMap<_, _> =
             files.into_iter().filter(|(path, _)| path == "out" || path.starts_with("context/")).collect();
         let paths = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<BTreeSet<_>>();
-        assert_eq!(paths(&found), paths(&expected));
-        assert!(found == expected, "a file of {tag} has another content");
-    }
-
-    fn expected(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut files = BTreeMap::from([("out".to_owned(), self.content.clone().into_bytes())]);
-        let mut folders = vec![self.root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let name = path.strip_prefix(&self.root).unwrap().to_str().unwrap();
-                    files.insert(format!("context/{name}"), std::fs::read(&path).unwrap());
-                }
-            }
-        }
-        files
+        assert_eq!(paths(&found), paths(&self.files));
+        assert!(found == self.files, "a file of {tag} has another content");
     }
 }
 

@@ -31,12 +31,10 @@ async fn thousands_of_files_go_through_a_slow_network() {
     for backend in Backend::each() {
         let proxy = Proxy::before(backend.target.clone()).await;
         proxy.control().delay(Duration::from_millis(20));
-        let case = Case::new(0.0).with_files(6000, 20).on_one(&backend, &backend.at(proxy.address));
+        let case = Case::new(0.0).with_files(5500, 20).on_one(&backend, &backend.at(proxy.address));
         let ended = case.run().await;
         case.is_right(&ended).await;
-        let outcome = ended.result.unwrap();
-        println!("{}: {:?} {:?}", backend.endpoint, outcome.totals, outcome.steps);
-        assert!(outcome.totals.sent_bytes > 6000 * 20);
+        assert!(ended.result.unwrap().totals.sent_bytes > 5500 * 20);
     }
     held.is_all().await;
 }

@@ -101,7 +101,6 @@ async fn is_built_by_the_other(case: &Case, away: &str, other: &str) {
     assert!(warning.starts_with(&format!("the BuildKit at {away} went away: ")), "{warning}");
     let reason = warning.trim_start_matches(&format!("the BuildKit at {away} went away: "));
     assert!(!reason.starts_with(';') && !reason.contains("source:") && !reason.contains("broken pipe"), "{warning}");
-    println!("{warning}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
