@@ -332,17 +332,20 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _refuse(arguments: argparse.Namespace) -> None:
-    """Fails for what no engine of this version does."""
+    """Fails for what the chosen engine does not have."""
     fail = arguments.parser.error
-    if arguments.engine != "buildkit":
-        if len(arguments.endpoint) > 1:
-            fail("--endpoint: give one; there is one daemon in a build, and `--engine buildkit` takes several")
-        if _pool(arguments):
-            fail("--pool-policy and --pool-busy are for `--engine buildkit`")
-    if arguments.engine == "native" and (arguments.endpoint or _tls(arguments)):
-        fail("--endpoint and what is for TLS are for daemons; `--engine native` builds in this process")
+    _refuse_several(arguments)
+    if arguments.engine != "buildkit" and _pool(arguments):
+        fail("--pool-policy and --pool-busy are for `--engine buildkit`")
     if arguments.pool_busy is not None and arguments.pool_busy < 1:
         fail("--pool-busy: a worker that is busy without a build never gets one; give 1 or more")
+
+
+def _refuse_several(arguments: argparse.Namespace) -> None:
+    if arguments.engine != "buildkit" and len(arguments.endpoint) > 1:
+        arguments.parser.error(
+            "--endpoint: give one; there is one daemon in a build, and `--engine buildkit` takes several"
+        )
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -382,6 +385,7 @@ def _add_doctor(commands: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from zenml_cooper import _core
 
+    _refuse_several(arguments)
     engine = _engine(arguments)
     registry = arguments.registry and _image_in(arguments.registry)
     report = _core.doctor(engine, registry=registry)

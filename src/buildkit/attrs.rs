@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry};
 use serde::Serialize;
 
+use super::content::Stores;
 use crate::error::{Error, Result};
 use crate::request::{BuildOptions, CacheSpec};
 
@@ -82,13 +83,20 @@ pub enum NamedContext {
     Remote(String),
 }
 
-/// Sorts out the named build contexts. Fails with `InvalidOption` for what is neither a URL nor a directory.
-pub fn named_contexts(options: &BuildOptions) -> Result<BTreeMap<String, NamedContext>> {
+/// Sorts out the named build contexts. Fails with `InvalidOption` for what is neither a URL nor a directory, nor an image in
+/// one of the stores that the session serves.
+pub fn named_contexts(options: &BuildOptions, stores: &Stores) -> Result<BTreeMap<String, NamedContext>> {
     let invalid = |reason: String| Error::InvalidOption { name: "build_contexts".into(), reason };
     let mut contexts = BTreeMap::new();
     for (name, source) in &options.build_contexts {
         let known = ["docker-image://", "https://", "http://", "git://", "ssh://"];
-        let context = if known.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("git@") {
+        let is_served = |source: &str| {
+            let store = source.strip_prefix("oci-layout://").and_then(|source| source.split_once('@'));
+            store.is_some_and(|(store, _)| stores.contains_key(&format!("oci:{store}")))
+        };
+        let is_remote =
+            |source: &str| known.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("git@");
+        let context = if is_remote(source) || is_served(source) {
             NamedContext::Remote(source.clone())
         } else if source.contains("://") {
             return Err(invalid(format!("`{name}`: sources like `{source}` are not supported")));
@@ -141,7 +149,7 @@ pub fn frontend_attrs(
         // Without this, a frontend that does not know named contexts would ignore them.
         set("frontend.caps", "moby.buildkit.frontend.contexts+forward".into());
     }
-    let imports = cache_entries("cache-from", &options.cache_from)?;
+    let imports = cache_entries(&options.cache_from);
     if !imports.is_empty() {
         set("cache-imports", cache_json(&imports)?);
     }
@@ -204,8 +212,8 @@ fn cache_json(entries: &[CacheOptionsEntry]) -> Result<String> {
 }
 
 /// What the solver is told about caches.
-pub fn cache_options(options: &BuildOptions) -> Result<CacheOptions> {
-    let mut exports = cache_entries("cache-to", &options.cache_to)?;
+pub fn cache_options(options: &BuildOptions) -> CacheOptions {
+    let mut exports = cache_entries(&options.cache_to);
     // The build argument is the Docker CLI's older way to say `type=inline`.
     let wants_inline = options.build_args.get("BUILDKIT_INLINE_CACHE").and_then(Option::as_deref);
     if matches!(wants_inline, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
@@ -213,19 +221,35 @@ pub fn cache_options(options: &BuildOptions) -> Result<CacheOptions> {
     {
         exports.push(CacheOptionsEntry { r#type: "inline".into(), ..CacheOptionsEntry::default() });
     }
-    let imports = cache_entries("cache-from", &options.cache_from)?;
-    Ok(CacheOptions { exports, imports, ..CacheOptions::default() })
+    let imports = cache_entries(&options.cache_from);
+    CacheOptions { exports, imports, ..CacheOptions::default() }
 }
 
-fn cache_entries(option: &str, caches: &[CacheSpec]) -> Result<Vec<CacheOptionsEntry>> {
-    let read = |cache: &CacheSpec| match cache.entry() {
-        ("local", _) => Err(Error::InvalidOption {
-            name: option.to_owned(),
-            reason: "a cache in a local directory is not supported; use type=registry".into(),
-        }),
-        (kind, attrs) => Ok(CacheOptionsEntry { r#type: kind.to_owned(), attrs: attrs.into_iter().collect() }),
+fn cache_entries(caches: &[CacheSpec]) -> Vec<CacheOptionsEntry> {
+    let read = |cache: &CacheSpec| {
+        let (kind, attrs) = cache.entry();
+        CacheOptionsEntry { r#type: kind.to_owned(), attrs: attrs.into_iter().collect() }
     };
     caches.iter().map(read).collect()
+}
+
+/// Fails with `InvalidOption` for a cache in a directory that the session does not serve.
+pub fn check_caches(options: &BuildOptions, stores: &Stores) -> Result<()> {
+    let lists = [("cache-to", "dest", &options.cache_to), ("cache-from", "src", &options.cache_from)];
+    for (option, key, caches) in lists {
+        let is_served = |cache: &CacheSpec| {
+            let (kind, attrs) = cache.entry();
+            kind != "local" || attrs.get(key).is_some_and(|place| stores.contains_key(&format!("local:{place}")))
+        };
+        if !caches.iter().all(is_served) {
+            return Err(Error::InvalidOption {
+                name: option.to_owned(),
+                reason: "a Docker daemon keeps no cache in a directory; `--engine buildkit` does, with a buildkitd"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Rights that the build asks for, as `docker buildx build` does.
@@ -239,6 +263,7 @@ pub fn entitlements(options: &BuildOptions) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::content_store::Store;
     use super::*;
     use crate::request::{CacheMode, RegistryCache};
 
@@ -291,7 +316,11 @@ mod tests {
         let path = dir.path().to_str().unwrap().to_owned();
         let contexts = |source: &str| {
             let build_contexts = BTreeMap::from([("lib".into(), source.into())]);
-            named_contexts(&BuildOptions { build_contexts, ..BuildOptions::default() })
+            {
+                let store = std::sync::Arc::new(Store::to_read("x".into()));
+                let stores = [("oci:there".to_owned(), store)].into();
+                named_contexts(&BuildOptions { build_contexts, ..BuildOptions::default() }, &stores)
+            }
         };
         let local = contexts(&path).unwrap();
         assert_eq!(local["lib"], NamedContext::Local(path.into()));
@@ -301,6 +330,9 @@ mod tests {
         assert_eq!(contexts("docker-image://a").unwrap()["lib"], NamedContext::Remote("docker-image://a".into()));
         assert_eq!(contexts("/no/such/directory").unwrap_err().code(), "invalid-option");
         assert_eq!(contexts("oci-layout://x").unwrap_err().code(), "invalid-option");
+        assert_eq!(contexts("oci-layout://x@sha256:0").unwrap_err().code(), "invalid-option");
+        let served = "oci-layout://there@sha256:0";
+        assert_eq!(contexts(served).unwrap()["lib"], NamedContext::Remote(served.into()));
     }
 
     #[test]
@@ -308,14 +340,17 @@ mod tests {
         let attributes = BTreeMap::from([("oci-mediatypes".to_owned(), "true".to_owned())]);
         let reference = "example.com/a/b".parse().unwrap();
         let cache = RegistryCache { mode: Some(CacheMode::Max), attributes, ..RegistryCache::at(reference) };
-        let entries = cache_entries("cache-to", &[CacheSpec::Registry(cache)]).unwrap();
+        let entries = cache_entries(&[CacheSpec::Registry(cache)]);
         let expected = [("ref", "example.com/a/b"), ("mode", "max"), ("oci-mediatypes", "true")];
         let expected: HashMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         assert_eq!((entries[0].r#type.as_str(), &entries[0].attrs), ("registry", &expected));
         let local = CacheSpec::Other("local".into(), BTreeMap::from([("dest".into(), "x".into())]));
-        assert_eq!(cache_entries("cache-to", &[local]).unwrap_err().code(), "invalid-option");
+        let options = BuildOptions { cache_to: vec![local], ..BuildOptions::default() };
+        assert_eq!(check_caches(&options, &Stores::new()).unwrap_err().code(), "invalid-option");
+        let store = std::sync::Arc::new(Store::to_read("x".into()));
+        assert!(check_caches(&options, &[("local:x".to_owned(), store)].into()).is_ok());
         let build_args = BTreeMap::from([("BUILDKIT_INLINE_CACHE".to_owned(), Some("1".to_owned()))]);
-        let inline = cache_options(&BuildOptions { build_args, ..BuildOptions::default() }).unwrap();
+        let inline = cache_options(&BuildOptions { build_args, ..BuildOptions::default() });
         assert_eq!(inline.exports[0].r#type, "inline");
     }
 

@@ -95,6 +95,8 @@ fn is_cause(error: &Error, message: &str) -> bool {
         // Nor is a registry that gives no token for a cache, or for a mirror.
         Error::SshUnavailable { .. }
         | Error::Credentials { .. }
+        // A build can do without a cache that is damaged.
+        | Error::ImageInvalid { .. }
         | Error::RegistryDenied { .. }
         | Error::RegistryRefused { .. }
         | Error::RegistryUnreachable { .. }

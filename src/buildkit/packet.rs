@@ -3,6 +3,8 @@
 //! Paths are bytes here, where the published `.proto` says `string`: both look the same on the wire, Go's side does not
 //! insist on UTF-8, and neither do file systems.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 /// One message in either direction.
@@ -47,10 +49,10 @@ pub struct Stat {
     /// Go's `os.FileMode`.
     #[prost(uint32, tag = "2")]
     pub mode: u32,
-    /// Owner; always 0, as in Docker's own client: ownership of the sender must not reach the image.
+    /// Owner; always 0 where we send, as in Docker's own client: ownership of the sender must not reach the image.
     #[prost(uint32, tag = "3")]
     pub uid: u32,
-    /// Group; always 0.
+    /// Group; always 0 where we send.
     #[prost(uint32, tag = "4")]
     pub gid: u32,
     /// Bytes of a file's content.
@@ -68,6 +70,41 @@ pub struct Stat {
     /// Minor number of a device.
     #[prost(int64, tag = "9")]
     pub devminor: i64,
+    /// Extended attributes. Received only: those of a context must not reach the image.
+    #[prost(btree_map = "string, bytes", tag = "10")]
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+impl Stat {
+    /// What it is; `None` for a socket, and for what no Unix has.
+    pub fn file_type(&self) -> Option<FileType> {
+        const TYPES: u32 = GO_DIR | GO_SYMLINK | GO_DEVICE | GO_FIFO | GO_SOCKET | GO_CHAR_DEVICE | GO_IRREGULAR;
+        const CHAR_DEVICE: u32 = GO_DEVICE | GO_CHAR_DEVICE;
+        match self.mode & TYPES {
+            0 => Some(FileType::File),
+            GO_DIR => Some(FileType::Dir),
+            GO_SYMLINK => Some(FileType::Symlink),
+            GO_FIFO => Some(FileType::Fifo),
+            CHAR_DEVICE => Some(FileType::CharDevice),
+            GO_DEVICE => Some(FileType::BlockDevice),
+            _ => None,
+        }
+    }
+
+    /// The mode as Unix has it, without the type.
+    pub const fn unix_mode(&self) -> u32 {
+        let mut mode = self.mode & 0o777;
+        if self.mode & GO_SETUID != 0 {
+            mode |= 0o4000;
+        }
+        if self.mode & GO_SETGID != 0 {
+            mode |= 0o2000;
+        }
+        if self.mode & GO_STICKY != 0 {
+            mode |= 0o1000;
+        }
+        mode
+    }
 }
 
 impl Packet {
@@ -81,12 +118,17 @@ impl Packet {
         Self { kind: PacketKind::Stat.into(), ..Self::default() }
     }
 
+    /// Asks for a file.
+    pub fn request(id: u32) -> Self {
+        Self { kind: PacketKind::Req.into(), id, ..Self::default() }
+    }
+
     /// A part of a file; nothing ends it.
     pub fn data(id: u32, data: Bytes) -> Self {
         Self { kind: PacketKind::Data.into(), id, data, ..Self::default() }
     }
 
-    /// The answer to `Fin`.
+    /// The receiver has everything; also the answer to that.
     pub fn fin() -> Self {
         Self { kind: PacketKind::Fin.into(), ..Self::default() }
     }
@@ -102,10 +144,12 @@ const GO_DIR: u32 = 1 << 31;
 const GO_SYMLINK: u32 = 1 << 27;
 const GO_DEVICE: u32 = 1 << 26;
 const GO_FIFO: u32 = 1 << 25;
+const GO_SOCKET: u32 = 1 << 24;
 const GO_SETUID: u32 = 1 << 23;
 const GO_SETGID: u32 = 1 << 22;
 const GO_CHAR_DEVICE: u32 = 1 << 21;
 const GO_STICKY: u32 = 1 << 20;
+const GO_IRREGULAR: u32 = 1 << 19;
 
 /// The types of entries that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,12 +210,13 @@ mod tests {
             devminor: 2,
             uid: 3,
             gid: 4,
+            xattrs: [("user.a".to_owned(), b"b".to_vec())].into(),
         });
         let theirs = types::Packet::decode(ours.encode_to_vec().as_slice()).unwrap();
         let stat = theirs.stat.unwrap();
         assert_eq!((stat.path.as_str(), stat.mode, stat.uid, stat.gid), ("a/b", 1 << 31 | 1 << 20 | 0o755, 3, 4));
         assert_eq!((stat.size, stat.mod_time, stat.linkname.as_str()), (3, 5, "x"));
-        assert_eq!((stat.devmajor, stat.devminor), (1, 2));
+        assert_eq!((stat.devmajor, stat.devminor, stat.xattrs["user.a"].as_slice()), (1, 2, &b"b"[..]));
         let data =
             types::Packet::decode(Packet::data(7, Bytes::from_static(b"abc")).encode_to_vec().as_slice()).unwrap();
         assert_eq!(
@@ -185,5 +230,11 @@ mod tests {
         assert_eq!(go_mode(FileType::File, 0o104_755), 1 << 23 | 0o755);
         assert_eq!(go_mode(FileType::File, 0o2644), 1 << 22 | 0o644);
         assert_eq!(go_mode(FileType::Symlink, 0o120_777), 1 << 27 | 0o777);
+        let types = [FileType::File, FileType::Dir, FileType::Symlink, FileType::Fifo];
+        for kind in types.into_iter().chain([FileType::CharDevice, FileType::BlockDevice]) {
+            let stat = Stat { mode: go_mode(kind, 0o7654), ..Stat::default() };
+            assert_eq!((stat.file_type(), stat.unix_mode()), (Some(kind), 0o7654));
+        }
+        assert_eq!(Stat { mode: GO_SOCKET | GO_DIR, ..Stat::default() }.file_type(), None);
     }
 }

@@ -20,9 +20,11 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tower_service::Service as _;
+use tower_service::Service;
 
 use super::auth::{AuthService, Given};
+use super::content::{self, ContentService, Stores};
+use super::filesend::{self, FileSendService, Targets};
 use super::filesync::{self, FileSyncService, Sent};
 use super::health::AlwaysServing;
 use super::secrets::SecretsService;
@@ -46,6 +48,10 @@ pub struct SessionSpec<'a> {
     pub credentials: Arc<dyn Credentials>,
     /// How registries are reached where tokens are fetched for the daemon.
     pub environment: &'a Environment,
+    /// Where the results of exporters go.
+    pub targets: Targets,
+    /// Caches and images in directories, by BuildKit's names for them.
+    pub stores: Stores,
     /// See [`shared_key`].
     pub shared_key: String,
 }
@@ -56,6 +62,8 @@ struct Services {
     health: HealthServer<AlwaysServing>,
     auth: AuthServer<AuthService>,
     files: FileSyncService,
+    results: Option<FileSendService>,
+    content: Option<ContentService>,
     secrets: Option<SecretsServer<SecretsService>>,
     ssh: Option<SshServer<SshService>>,
 }
@@ -78,6 +86,8 @@ impl Session {
             health: HealthServer::new(AlwaysServing),
             auth: AuthServer::new(AuthService::new(spec.credentials, spec.environment, given.clone(), trouble.clone())),
             files: FileSyncService::new(spec.dirs, sent.clone(), trouble.clone()),
+            results: (!spec.targets.is_empty()).then(|| FileSendService::new(spec.targets, trouble.clone())),
+            content: (!spec.stores.is_empty()).then(|| ContentService::new(spec.stores, trouble.clone())),
             secrets: (!spec.secrets.is_empty())
                 .then(|| SecretsServer::new(SecretsService::new(spec.secrets, trouble.clone()))),
             ssh: (!spec.ssh.is_empty()).then(|| SshServer::new(ssh)),
@@ -135,6 +145,12 @@ impl Services {
             "/moby.filesync.v1.Auth/GetTokenAuthority",
             "/moby.filesync.v1.Auth/VerifyTokenAuthority",
         ];
+        if self.results.is_some() {
+            methods.push(filesend::DIFF_COPY);
+        }
+        if self.content.is_some() {
+            methods.extend(content::METHODS);
+        }
         if self.secrets.is_some() {
             methods.push("/moby.buildkit.secrets.v1.Secrets/GetSecret");
         }
@@ -146,14 +162,32 @@ impl Services {
 
     async fn call(mut self, request: Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
         let name = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
-        match (name.as_str(), &mut self.secrets, &mut self.ssh) {
-            ("grpc.health.v1.Health", ..) => self.health.call(request).await,
-            ("moby.filesync.v1.Auth", ..) => self.auth.call(request).await,
-            (filesync::SERVICE_NAME, ..) => self.files.call(request.map(Body::new)).await,
-            ("moby.buildkit.secrets.v1.Secrets", Some(secrets), _) => secrets.call(request).await,
-            ("moby.sshforward.v1.SSH", _, Some(ssh)) => ssh.call(request).await,
-            _ => Ok(Status::unimplemented(format!("{name} is not served")).into_http()),
+        let missing = || Ok(Status::unimplemented(format!("{name} is not served")).into_http());
+        match name.as_str() {
+            "grpc.health.v1.Health" => self.health.call(request).await,
+            "moby.filesync.v1.Auth" => self.auth.call(request).await,
+            filesync::SERVICE_NAME => self.files.call(request.map(Body::new)).await,
+            filesend::SERVICE_NAME => optional(&mut self.results, request.map(Body::new), missing).await,
+            content::SERVICE_NAME => optional(&mut self.content, request.map(Body::new), missing).await,
+            "moby.buildkit.secrets.v1.Secrets" => optional(&mut self.secrets, request, missing).await,
+            "moby.sshforward.v1.SSH" => optional(&mut self.ssh, request, missing).await,
+            _ => missing(),
         }
+    }
+}
+
+/// A call of a service that this build may not have.
+async fn optional<S, B>(
+    service: &mut Option<S>,
+    request: Request<B>,
+    missing: impl FnOnce() -> Result<http::Response<Body>, Infallible>,
+) -> Result<http::Response<Body>, Infallible>
+where
+    S: Service<Request<B>, Response = http::Response<Body>, Error = Infallible>,
+{
+    match service {
+        Some(service) => service.call(request).await,
+        None => missing(),
     }
 }
 

@@ -16,9 +16,11 @@ use tonic::Status;
 
 use super::attrs::{self, BuildkitVersion, NamedContext};
 use super::connection::{Connection, is_broken};
+use super::content::Stores;
 use super::context_dir::ContextDir;
 use super::dockerfile::Dockerfile;
 use super::failure::{self, Failure};
+use super::filesend::Target;
 use super::session::{Session, SessionSpec, shared_key};
 use super::source::{MemoryDir, SyncDir};
 use super::status::Steps;
@@ -47,6 +49,8 @@ pub struct Build<'a> {
     pub options: &'a BuildOptions,
     /// What to make of the result. Before 0.13 there is one.
     pub exporters: Vec<Exporter>,
+    /// Caches and images in directories that the options name, by BuildKit's names for them.
+    pub stores: Stores,
     /// Which BuildKit this is, as far as is known: it decides what would be silently ignored.
     pub version: BuildkitVersion,
     /// Names the engine in errors.
@@ -58,12 +62,14 @@ pub struct Build<'a> {
 }
 
 /// What to make of the result.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Exporter {
     /// `moby` for the image store of a Docker daemon, `image`, ...
     pub kind: String,
     /// Its attributes, e.g. `name`.
     pub attrs: BTreeMap<String, String>,
+    /// Where its result goes, if it sends one.
+    pub target: Option<Target>,
 }
 
 impl Exporter {
@@ -109,7 +115,8 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         return Err(Error::Unsupported { engine: build.engine.to_owned(), feature, reason: missing.reason });
     }
     warn_ignored(build, &dockerfile, job).await;
-    let contexts = attrs::named_contexts(build.options)?;
+    attrs::check_caches(build.options, &build.stores)?;
+    let contexts = attrs::named_contexts(build.options, &build.stores)?;
     let filename = file_name(&text.name);
     let dirs = directories(build, &contexts, filename, text.text, &job.cancel).await?;
     let session = Session::new(SessionSpec {
@@ -118,6 +125,8 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
         ssh: &build.options.ssh,
         credentials: job.credentials.clone(),
         environment: build.environment,
+        targets: (0..).zip(&build.exporters).filter_map(|(id, one)| Some((id, one.target.clone()?))).collect(),
+        stores: build.stores.clone(),
         shared_key: shared_key(build.root),
     })
     .await?;
@@ -133,7 +142,7 @@ async fn run(connection: &Connection, build: &Build<'_>, job: &Job) -> Result<So
             *hosts = hosts.replace(&format!("={HOST_GATEWAY}"), &format!("={gateway}"));
         }
     }
-    let request = solve_request(build, session.hello().id.clone(), frontend_attrs)?;
+    let request = solve_request(build, session.hello().id.clone(), frontend_attrs);
     let stream = connection.transport.attach(connection.client(), session.hello()).await?;
     let session = Arc::new(session);
     let served = session.clone();
@@ -252,10 +261,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error.to_string())))
 }
 
-fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<String, String>) -> Result<SolveRequest> {
+fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<String, String>) -> SolveRequest {
     let exporters: Vec<control::Exporter> = build.exporters.iter().map(Exporter::as_asked).collect();
     let first = exporters.first().cloned().unwrap_or_default();
-    Ok(SolveRequest {
+    SolveRequest {
         // The session's id is as unique as a build's must be.
         r#ref: session.clone(),
         session,
@@ -265,10 +274,10 @@ fn solve_request(build: &Build<'_>, session: String, frontend_attrs: HashMap<Str
         exporter_deprecated: first.r#type,
         exporter_attrs_deprecated: first.attrs,
         exporters,
-        cache: Some(attrs::cache_options(build.options)?),
+        cache: Some(attrs::cache_options(build.options)),
         entitlements: attrs::entitlements(build.options),
         ..SolveRequest::default()
-    })
+    }
 }
 
 /// The address that an `--add-host` may have in place of a number.

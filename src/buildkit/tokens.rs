@@ -1,5 +1,5 @@
 //! Tokens of registries, fetched here for a daemon, so that the daemon never sees the password
-//! (docs/decisions/0017-tokens.md).
+//! (docs/decisions/0018-registry-tokens.md).
 //!
 //! A daemon keeps the tokens that it gets, for later builds of the same client. What makes it the same is a key: it gets the
 //! public half with the first token, and later has a number of its own signed. The key depends on the daemon (its salt), on a

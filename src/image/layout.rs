@@ -1,10 +1,10 @@
 //! Writing an image into an OCI layout in a directory, beside the images that are there.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::blobs::{MAX_DOCUMENT, Verified};
+use super::blobs::{MAX_DOCUMENT, Verified, read_error};
 use super::lock::Lock;
 use super::open::check_version;
 use super::partial::{Partial, failed};
@@ -33,12 +33,12 @@ pub fn write_layout(image: Image<'_>, directory: &Path, watch: Watch<'_>) -> Res
         layout.blob(&plan, digest, item, &mut meter)?;
     }
     layout.list(&plan.entries(), watch.cancel)?;
-    layout.made.clear();
+    layout.keep();
     Ok(Written { manifest: plan.manifest.clone(), bytes: meter.total() })
 }
 
 /// A layout that nobody else of us writes to.
-struct Layout {
+pub(super) struct Layout {
     root: PathBuf,
     /// What was made so far; all of it goes when this does.
     made: Vec<Made>,
@@ -52,7 +52,7 @@ enum Made {
 }
 
 impl Layout {
-    fn lock(root: &Path, cancel: &Cancel) -> Result<Self> {
+    pub(super) fn lock(root: &Path, cancel: &Cancel) -> Result<Self> {
         let mut made = Vec::new();
         let lock = Lock::directory(root, cancel, || make_directories(root, &mut made));
         match lock {
@@ -69,7 +69,7 @@ impl Layout {
     }
 
     /// Looks at a layout that is there before anything is written.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if let Some(version) = self.read(LAYOUT_FILE)? {
             check_version(&self.what(), &version)?;
         }
@@ -88,7 +88,7 @@ impl Layout {
         }
     }
 
-    fn directories(&mut self) -> Result<()> {
+    pub(super) fn directories(&mut self) -> Result<()> {
         let path = self.root.join("blobs/sha256");
         make_directories(&path, &mut self.made).map_err(|source| failed(&path, source))
     }
@@ -96,12 +96,41 @@ impl Layout {
     /// Puts a blob in its place. One that is there already is taken if it is good, and replaced if not.
     fn blob(&mut self, plan: &Plan<'_>, digest: &Digest, item: &Item<'_>, meter: &mut Meter<'_>) -> Result<()> {
         let path = self.root.join(blob_path(digest));
-        if is_good(&path, digest, item.size, meter)? {
+        if is_good(&path, digest, item.size, &mut || meter.add(0))? {
+            return meter.add(item.size);
+        }
+        self.fill(path, |file, path| {
+            let mut write = |block: &[u8]| file.write_all(block).map_err(|source| failed(path, source));
+            plan.read(digest, item, meter, &mut write)
+        })
+    }
+
+    /// The same with a content of any kind, which is checked while it is read.
+    pub(super) fn put(&mut self, digest: &Digest, size: u64, content: &mut dyn Read, cancel: &Cancel) -> Result<()> {
+        let path = self.root.join(blob_path(digest));
+        if is_good(&path, digest, size, &mut || cancel.check())? {
             return Ok(());
         }
+        let descriptor = Descriptor::new("", *digest, size);
+        self.fill(path, |file, path| {
+            let mut reader = Verified::new(content, &descriptor);
+            let mut buffer = vec![0; BLOCK];
+            loop {
+                cancel.check()?;
+                match reader.read(&mut buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(count) => file.write_all(&buffer[..count]).map_err(|source| failed(path, source))?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(read_error(error, &descriptor)),
+                }
+            }
+        })
+    }
+
+    /// Makes a file that is there when it is complete.
+    fn fill(&mut self, path: PathBuf, write: impl FnOnce(&mut Partial, &Path) -> Result<()>) -> Result<()> {
         let mut file = Partial::create(&path)?;
-        let mut write = |block: &[u8]| file.write_all(block).map_err(|source| failed(&path, source));
-        plan.read(digest, item, meter, &mut write)?;
+        write(&mut file, &path)?;
         let new = !path.exists();
         file.keep()?;
         if new {
@@ -111,7 +140,7 @@ impl Layout {
     }
 
     /// Makes the directory a layout, and puts the image into its list.
-    fn list(&mut self, entries: &[Descriptor], cancel: &Cancel) -> Result<()> {
+    pub(super) fn list(&mut self, entries: &[Descriptor], cancel: &Cancel) -> Result<()> {
         let _lock = Lock::file(self.root.join("index.json.lock"), cancel)?;
         let mut index = merge::read(&self.what(), self.read(INDEX_FILE)?.as_deref())?;
         merge::put(&mut index, entries)?;
@@ -121,6 +150,11 @@ impl Layout {
             self.made.push(Made::File(self.root.join(LAYOUT_FILE)));
         }
         self.replace(INDEX_FILE, &index)
+    }
+
+    /// What was made stays.
+    pub(super) fn keep(&mut self) {
+        self.made.clear();
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
@@ -161,21 +195,18 @@ fn make_directories(path: &Path, made: &mut Vec<Made>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a blob is there with the content that it should have.
-fn is_good(path: &Path, digest: &Digest, size: u64, meter: &mut Meter<'_>) -> Result<bool> {
+/// Whether a blob is there with the content that it should have. `tick` is called between blocks.
+fn is_good(path: &Path, digest: &Digest, size: u64, tick: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
     let there = fs::metadata(path).is_ok_and(|there| there.is_file() && there.len() == size);
     let Some(file) = there.then(|| File::open(path).ok()).flatten() else { return Ok(false) };
     let mut reader = Verified::new(file, &Descriptor::new("", *digest, size));
     let mut buffer = vec![0; BLOCK];
     loop {
-        meter.add(0)?;
         match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(_) => {}
+            Ok(0) => return Ok(true),
+            Ok(_) => tick()?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Ok(false),
         }
     }
-    meter.add(size)?;
-    Ok(true)
 }

@@ -15,16 +15,21 @@ mod open;
 mod partial;
 mod place;
 mod plan;
+mod received;
 mod select;
 mod source;
+mod tagged;
 mod tarball;
 
 pub use archive::{ArchiveKind, write_archive, write_archive_to};
 pub use blobs::{Blobs, Verified};
 pub use layout::write_layout;
 pub use open::{ImageBlobs, OpenedImage, open};
+pub use partial::Partial;
 pub use place::{Place, Scheme, Selector};
 pub use plan::{Image, Watch, Written};
+pub use received::{Received, receive_layout};
+pub use tagged::{named, tag, tagged};
 
 use crate::digest::Digest;
 use crate::error::Error;

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::{Error, Result};
 
 /// A file that takes its name, and the place of an older one, when it is complete. Dropped before, it leaves nothing behind.
-pub(super) struct Partial {
+#[derive(Debug)]
+pub struct Partial {
     file: File,
     target: PathBuf,
     /// Where it is until then; `None` once it has its name, and for devices and pipes, which are written to directly.
@@ -17,8 +18,8 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Fails with `OutputFailed`.
-    pub(super) fn create(target: &Path) -> Result<Self> {
+    /// A file that will be at `target`. Fails with `OutputFailed`.
+    pub fn create(target: &Path) -> Result<Self> {
         Self::beside(target).map_err(|source| failed(target, source))
     }
 
@@ -48,8 +49,8 @@ impl Partial {
         }
     }
 
-    /// Gives the file its name.
-    pub(super) fn keep(mut self) -> Result<()> {
+    /// Gives the file its name. Fails with `OutputFailed`.
+    pub fn keep(mut self) -> Result<()> {
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, &self.target).map_err(|source| failed(&self.target, source))?;
             self.temporary = None;

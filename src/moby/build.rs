@@ -1,6 +1,5 @@
 //! BuildKit inside a Docker daemon: our own session over `POST /grpc` and `POST /session`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use bollard::ClientVersion;
 
 use super::auth::Lenient;
 use crate::buildkit::attrs::BuildkitVersion;
+use crate::buildkit::content::Stores;
 use crate::buildkit::{self, Build, Connection, Dial, Exporter, Hijack, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
@@ -53,25 +53,18 @@ pub(crate) async fn connect(daemon: &Daemon) -> Result<Connection> {
     Connection::open(Arc::new(Hijack::new(Arc::new(daemon.api.dialer().clone())))).await
 }
 
-/// Builds an image without a name. The session ends when this future is dropped; the daemon then stops.
-pub(crate) async fn build(connection: &Connection, daemon: &Daemon, source: Source<'_>, job: &Job) -> Result<Made> {
-    let build = Build {
-        context: source.context,
-        root: source.root,
-        options: source.options,
-        // Names are given later, all at once.
-        exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
-        version: version(daemon.api_version),
-        engine: "BuildKit of this daemon",
-        part: None,
-        environment: source.environment,
-    };
-    let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
-    let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
-    let solved = match buildkit::build(connection, build, &job).await {
-        Ok(solved) => solved,
-        Err(error) => return Err(credentials.blame(error).await),
-    };
+/// Builds an image without a name, and whatever else `more` exporters make of the result. The session ends when this future
+/// is dropped; the daemon then stops.
+pub(crate) async fn build(
+    connection: &Connection,
+    daemon: &Daemon,
+    source: Source<'_>,
+    more: Vec<Exporter>,
+    job: &Job,
+) -> Result<Made> {
+    // Names are given later, all at once.
+    let image = Exporter { kind: "moby".into(), ..Exporter::default() };
+    let solved = export(connection, daemon, source, more.into_iter().chain([image]).collect(), job).await?;
     let digest = |key: &str| solved.response.get(key);
     let image = digest("containerimage.digest").ok_or_else(|| Error::DaemonProtocol {
         action: "the build".into(),
@@ -81,6 +74,33 @@ pub(crate) async fn build(connection: &Connection, daemon: &Daemon, source: Sour
     let config = digest("containerimage.config.digest").or_else(|| digest("containerimage.digest"));
     let config_digest = config.and_then(|text| text.parse().ok());
     Ok(Made { image: image.clone(), config_digest, solved })
+}
+
+/// Builds, and makes of the result what exporters do; several of them only where BuildKit has 0.13.
+pub(crate) async fn export(
+    connection: &Connection,
+    daemon: &Daemon,
+    source: Source<'_>,
+    exporters: Vec<Exporter>,
+    job: &Job,
+) -> Result<Solved> {
+    let build = Build {
+        context: source.context,
+        root: source.root,
+        options: source.options,
+        exporters,
+        stores: Stores::new(),
+        version: version(daemon.api_version),
+        engine: "BuildKit of this daemon",
+        part: None,
+        environment: source.environment,
+    };
+    let credentials = Arc::new(Lenient::new(Arc::clone(&job.credentials)));
+    let job = Job { credentials: Arc::clone(&credentials) as Arc<dyn Credentials>, ..job.clone() };
+    match buildkit::build(connection, build, &job).await {
+        Ok(solved) => Ok(solved),
+        Err(error) => Err(credentials.blame(error).await),
+    }
 }
 
 /// The BuildKit that a daemon with this API has at least.

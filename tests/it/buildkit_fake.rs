@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_client::FileSyncClient;
+use cooper::buildkit::content::Stores;
 use cooper::buildkit::context_dir::ContextDir;
+use cooper::buildkit::filesend::Targets;
 use cooper::buildkit::session::{Session, SessionSpec};
 use cooper::buildkit::source::{MemoryDir, SyncDir};
 use cooper::buildkit::transport;
@@ -64,6 +66,8 @@ pub(crate) fn files(dirs: impl IntoIterator<Item = (&'static str, Arc<dyn SyncDi
         ssh: &[],
         credentials: Arc::new(Anonymous),
         environment: &NOWHERE,
+        targets: Targets::new(),
+        stores: Stores::new(),
         shared_key: "key".into(),
     }
 }

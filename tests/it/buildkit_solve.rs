@@ -243,7 +243,7 @@ async fn build(
     let context = Arc::new(Context::open(&spec, &dockerfile, &Cancel::new()).unwrap());
     let (events, mut receiver) = Events::channel();
     let job = Job { events, cancel: cancel.clone(), credentials: Arc::new(Anonymous) };
-    let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into() };
+    let exporter = Exporter { kind: "moby".into(), attrs: [("name".to_owned(), "n".to_owned())].into(), target: None };
     let dir = tempfile::tempdir().unwrap();
     let environment = Environment::with(dir.path(), [("COOPER_CACHE_DIR", dir.path())]);
     let build = Build {
@@ -251,6 +251,7 @@ async fn build(
         root: None,
         options,
         exporters: vec![exporter],
+        stores: HashMap::new(),
         version: BuildkitVersion::v0(13),
         engine: "docker",
         part: None,

@@ -3,8 +3,10 @@
 mod apply;
 mod architecture;
 mod archive;
+mod buildkit_content;
 mod buildkit_failure;
 mod buildkit_fake;
+mod buildkit_filesend;
 mod buildkit_filesync;
 mod buildkit_services;
 mod buildkit_solve;

@@ -1,6 +1,6 @@
 //! What the tests of BuildKit on a real daemon share.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,7 +88,8 @@ impl Bed {
             context,
             root: Some(self.root()),
             options: &self.options,
-            exporters: vec![Exporter { kind: "moby".into(), attrs: BTreeMap::new() }],
+            exporters: vec![Exporter { kind: "moby".into(), ..Exporter::default() }],
+            stores: HashMap::new(),
             version: BuildkitVersion::v0(8),
             engine: "docker",
             part: None,

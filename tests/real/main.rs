@@ -4,7 +4,9 @@ mod buildkit_bed;
 mod buildkit_cancel;
 mod buildkit_errors;
 mod buildkit_run;
+mod buildkit_stale;
 mod buildkit_sync;
+mod buildkit_tokens;
 #[path = "../it/change_ops.rs"]
 mod change_ops;
 mod daemon_images;
@@ -33,6 +35,7 @@ mod worker_buildkitd;
 mod worker_daemon;
 mod worker_faults;
 mod worker_kills;
+mod worker_outputs;
 mod worker_pool;
 mod worker_programs;
 mod worker_proxy;

@@ -100,6 +100,8 @@ pub(crate) struct TokenRegistry {
     pub(crate) address: String,
     /// The scopes of each token so far.
     pub(crate) given: Arc<Mutex<Vec<Vec<String>>>>,
+    /// Who asked for tokens: what they call themselves.
+    pub(crate) callers: Arc<Mutex<Vec<String>>>,
     server: Child,
     service: tokio::task::JoinHandle<()>,
     _home: tempfile::TempDir,
@@ -129,7 +131,9 @@ impl TokenRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let realm = format!("http://{}/token", listener.local_addr().unwrap());
         let given = Arc::new(Mutex::new(Vec::new()));
-        let signer = Arc::new(Signer::new(home.path(), lifetime, Arc::clone(&given)));
+        let signer = Signer::new(home.path(), lifetime, Arc::clone(&given));
+        let callers = Arc::clone(&signer.callers);
+        let signer = Arc::new(signer);
         let service = tokio::spawn(serve(listener, signer));
         // Another process may take the port in between; nobody else on this machine looks for one just now.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -150,7 +154,7 @@ impl TokenRegistry {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let registry = Self { address, given, server, service, _home: home };
+        let registry = Self { address, given, callers, server, service, _home: home };
         for _ in 0..500 {
             if TcpStream::connect(&registry.address).is_ok() {
                 return registry;
@@ -166,13 +170,15 @@ struct Signer {
     key: Arc<dyn rustls::sign::SigningKey>,
     lifetime: u64,
     given: Arc<Mutex<Vec<Vec<String>>>>,
+    callers: Arc<Mutex<Vec<String>>>,
 }
 
 impl Signer {
     fn new(home: &Path, lifetime: u64, given: Arc<Mutex<Vec<Vec<String>>>>) -> Self {
         let certificate = CertificateDer::from_pem_file(home.join("cert.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(home.join("key.pem")).unwrap();
-        Self { certificate: STANDARD.encode(&certificate), key: any_supported_type(&key).unwrap(), lifetime, given }
+        let (certificate, key) = (STANDARD.encode(&certificate), any_supported_type(&key).unwrap());
+        Self { certificate, key, lifetime, given, callers: Arc::default() }
     }
 
     /// A token for these scopes (distribution's docs/spec/auth/jwt.md).
@@ -198,6 +204,8 @@ impl Signer {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let caller = request.headers().get("user-agent").and_then(|value| value.to_str().ok());
+        self.callers.lock().unwrap().push(caller.unwrap_or_default().to_owned());
         let good = format!("Basic {}", STANDARD.encode("me:hunter2"));
         let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         if shown != Some(good.as_str()) {

@@ -161,6 +161,18 @@ def test_the_token_goes_to_buildkits_only(builds: Builds, monkeypatch: pytest.Mo
     assert builds.requests[0]["engine"]["token"] is None
 
 
+def test_the_native_engine_takes_the_address_of_a_daemon(builds: Builds) -> None:
+    """With `--output type=docker`, that is where the image goes."""
+    assert (
+        cli.main(
+            ["build", "--engine", "native", "-o", "type=docker", "--endpoint", "tcp://a:1", "--tlscacert", "ca.pem"]
+        )
+        == 0
+    )
+    engine = builds.requests[0]["engine"]
+    assert (engine["endpoints"], engine["tls"]) == (["tcp://a:1"], {"ca_cert": "ca.pem"})
+
+
 def test_an_empty_token_is_none(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDKIT_TOKEN", "")
     assert cli.main(["build", "--engine", "buildkit"]) == 0
@@ -206,8 +218,6 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
         ("build --engine buildkit --pool-busy 0", "1 or more"),
         ("build --engine docker --pool-busy 2", "`--engine buildkit`"),
         ("build --pool-policy ordered", "`--engine buildkit`"),
-        ("build --engine native --tlscacert ca.pem", "in this process"),
-        ("build --engine native --endpoint tcp://a", "in this process"),
         ("build --attest type=signature", "provenance, sbom"),
         ("build --provenance max", "mode=max"),
         ("build --allow root", "network.host"),
@@ -243,6 +253,7 @@ def test_a_dockerfile_from_stdin(builds: Builds, monkeypatch: pytest.MonkeyPatch
         ("cache prune --keep-storge 1g", "did you mean `--keep-storage`?"),
         ("cache prune --keep-storage much", "`much` is no size"),
         ("cache prune --older-than long", "`long` is no age"),
+        ("doctor --endpoint tcp://a --endpoint tcp://b", "`--engine buildkit` takes several"),
         ("doctor --tlscacrt ca.pem", "did you mean `--tlscacert`?"),
     ],
 )

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::caches::Caches;
 use super::exporters;
+use super::outputs::{Outputs, Wanted, is_image_wanted, place};
 use super::worker::Ready;
-use crate::buildkit::{self, Build, Connection, Solved};
+use crate::buildkit::{self, Build, Solved};
 use crate::context::Context;
 use crate::daemon::Daemon;
-use crate::environment::Environment;
 use crate::digest::Digest;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::moby;
@@ -29,7 +31,14 @@ pub(super) struct Plan<'a> {
     pub(super) part: Option<&'a str>,
     /// What this machine says of registries without proper TLS.
     pub(super) registries: &'a RegistryConfig,
-    pub(super) environment: &'a Environment,
+    /// Where settings, and daemons of this machine, are looked for.
+    pub(super) environment: &'a Arc<Environment>,
+}
+
+impl Plan<'_> {
+    fn wanted<'b>(&'b self, job: &'b Job) -> Wanted<'b> {
+        Wanted { request: self.request, options: self.options, environment: self.environment, job }
+    }
 }
 
 /// What a worker made.
@@ -48,8 +57,8 @@ pub(super) struct Made {
 /// [`buildkit::build`] does.
 pub(super) async fn build(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let made = match &ready.daemon {
-        None => with_buildkitd(ready, plan, job).await,
-        Some(daemon) => with_docker(&ready.connection, daemon, plan, job).await,
+        None => job.cancel.guard(Box::pin(with_buildkitd(ready, plan, job))).await,
+        Some(daemon) => with_docker(ready, daemon, plan, job).await,
     };
     made.map_err(|error| lost(error, &ready.text))
 }
@@ -66,7 +75,10 @@ fn lost(error: Error, endpoint: &str) -> Error {
 
 async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
-    let mut exporters = Vec::new();
+    let caches = Caches::open(plan.options, ready, job).await?;
+    let mut outputs = Outputs::of_buildkitd(&plan.wanted(job), ready).await?;
+    let mut exporters = std::mem::take(&mut outputs.exporters);
+    // The last one: of several, its digest is the one that the worker tells.
     if request.push {
         let push = if plan.part.is_some() { exporters::push_by_digest } else { exporters::push };
         let mut exporter = push(&request.tags, plan.options, ready.version)?;
@@ -79,8 +91,9 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     let build = Build {
         context: Arc::clone(&plan.context),
         root: request.context.root.as_deref(),
-        options: plan.options,
+        options: &caches.options,
         exporters,
+        stores: caches.stores.clone(),
         version: ready.version,
         engine: "BuildKit of this worker",
         part: plan.part,
@@ -104,8 +117,13 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
             job.events.send(event).await;
         }
     }
+    outputs.keep(job).await?;
+    caches.keep(&solved.response, job).await?;
+    let id = |key: &str| solved.response.get(key).cloned();
     Ok(Made {
-        image: solved.response.get("containerimage.digest").cloned().unwrap_or_default(),
+        image: id("containerimage.config.digest")
+            .or_else(|| id("containerimage.digest"))
+            .unwrap_or_else(|| place(request)),
         digest: pushed,
         config_digest: digest("containerimage.config.digest"),
         push_seconds: 0.0,
@@ -114,8 +132,8 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
     })
 }
 
-/// The BuildKit inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
-async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+/// The `BuildKit` inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
+async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
     if plan.options.platforms.len() > 1 || plan.part.is_some() {
         return Err(Error::Unsupported {
@@ -124,27 +142,43 @@ async fn with_docker(connection: &Connection, daemon: &Daemon, plan: &Plan<'_>, 
             reason: "it makes images of one; a buildkitd can".into(),
         });
     }
+    let (made, outputs) = job.cancel.guard(Box::pin(inside(ready, daemon, plan, job))).await?;
+    if is_image_wanted(request) {
+        // This one watches the flag itself: it must not stop in the middle.
+        moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
+    }
+    job.cancel.guard(Box::pin(deliver(daemon, made, outputs, request, job))).await
+}
+
+/// Has the daemon make an image without a name, and files for outputs; or those alone.
+async fn inside(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<(Made, Outputs)> {
+    let mut outputs = Outputs::of_docker(&plan.wanted(job), daemon, ready.version).await?;
     let source = moby::build::Source {
         context: Arc::clone(&plan.context),
-        root: request.context.root.as_deref(),
+        root: plan.request.context.root.as_deref(),
         options: plan.options,
         environment: plan.environment,
     };
-    let made = moby::build::build(connection, daemon, source, job).await?;
-    moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
+    let files = std::mem::take(&mut outputs.exporters);
+    let (image, config_digest, solved) = if is_image_wanted(plan.request) {
+        let made = moby::build::build(&ready.connection, daemon, source, files, job).await?;
+        (made.image, made.config_digest, made.solved)
+    } else {
+        let solved = moby::build::export(&ready.connection, daemon, source, files, job).await?;
+        (place(plan.request), None, solved)
+    };
+    Ok((Made { image, digest: None, config_digest, solved, push_seconds: 0.0, pushed_bytes: 0 }, outputs))
+}
+
+/// Has the daemon push the image under its names, if that was asked for, and puts the files where they belong.
+async fn deliver(daemon: &Daemon, mut made: Made, outputs: Outputs, request: &BuildRequest, job: &Job) -> Result<Made> {
     let started = Instant::now();
-    let (mut digest, mut pushed_bytes) = (None, 0);
     for tag in request.tags.iter().filter(|_| request.push) {
         let pushed = moby::push::push(daemon, tag, moby::push::SILENCE, job).await?;
-        pushed_bytes += pushed.bytes;
-        digest.get_or_insert(pushed.digest);
+        made.pushed_bytes += pushed.bytes;
+        made.digest.get_or_insert(pushed.digest);
+        made.push_seconds = started.elapsed().as_secs_f64();
     }
-    Ok(Made {
-        image: made.image,
-        digest,
-        config_digest: made.config_digest,
-        push_seconds: if request.push { started.elapsed().as_secs_f64() } else { 0.0 },
-        pushed_bytes,
-        solved: made.solved,
-    })
+    outputs.keep(job).await?;
+    Ok(made)
 }

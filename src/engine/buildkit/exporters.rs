@@ -6,7 +6,7 @@ use crate::buildkit::Exporter;
 use crate::buildkit::attrs::BuildkitVersion;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
-use crate::request::{BuildOptions, CompressionAlgorithm};
+use crate::request::{BuildOptions, CompressionAlgorithm, CompressionSpec};
 
 /// The highest level of gzip that Go's library has; ours has more.
 const HIGHEST_GZIP: i32 = 9;
@@ -15,10 +15,45 @@ const REWRITES_TIMES: BuildkitVersion = BuildkitVersion::v0(13);
 
 /// The exporter that pushes to a registry, under all names at once.
 pub(super) fn push(tags: &[Reference], options: &BuildOptions, version: BuildkitVersion) -> Result<Exporter> {
-    let mut attrs = image(options, version)?;
-    attrs.insert("name".into(), tags.iter().map(full_name).collect::<Vec<_>>().join(","));
-    attrs.insert("push".into(), "true".into());
-    Ok(Exporter { kind: "image".into(), attrs })
+    let mut exporter = store(tags, options, version)?;
+    exporter.attrs.insert("push".into(), "true".into());
+    Ok(exporter)
+}
+
+/// The exporter that keeps the image with the worker.
+pub(super) fn store(tags: &[Reference], options: &BuildOptions, version: BuildkitVersion) -> Result<Exporter> {
+    let attrs = image(options, version)?;
+    Ok(named("image", attrs, tags))
+}
+
+/// The exporter that sends an OCI layout as an archive. Its media types are OCI's, whatever else the image has elsewhere.
+pub(super) fn oci(tags: &[Reference], options: &BuildOptions, version: BuildkitVersion) -> Result<Exporter> {
+    let options = BuildOptions { oci_media_types: Some(true), ..options.clone() };
+    let attrs = image(&options, version)?;
+    Ok(named("oci", attrs, tags))
+}
+
+/// The exporter that sends an archive for `docker load`. It has Docker's media types, and so no annotations; layers of
+/// Zstandard, which Docker before 23 cannot load, are sent uncompressed.
+pub(super) fn docker(tags: &[Reference], options: &BuildOptions, version: BuildkitVersion) -> Result<Exporter> {
+    let is_zstd = |compression: &CompressionSpec| compression.algorithm == CompressionAlgorithm::Zstd;
+    let is_unpacked = options.compression.as_ref().is_some_and(is_zstd);
+    let compression = options.compression.filter(|_| !is_unpacked);
+    let options =
+        BuildOptions { oci_media_types: Some(false), annotations: BTreeMap::new(), compression, ..options.clone() };
+    let mut attrs = image(&options, version)?;
+    if is_unpacked {
+        attrs.insert("compression".into(), "uncompressed".into());
+        attrs.insert("force-compression".into(), "true".into());
+    }
+    Ok(named("docker", attrs, tags))
+}
+
+fn named(kind: &str, mut attrs: BTreeMap<String, String>, tags: &[Reference]) -> Exporter {
+    if !tags.is_empty() {
+        attrs.insert("name".into(), tags.iter().map(full_name).collect::<Vec<_>>().join(","));
+    }
+    Exporter { kind: kind.into(), attrs, target: None }
 }
 
 /// The same without a tag: the image has its digest only, for an index that is made of several.
@@ -83,7 +118,6 @@ fn oci_media_types(options: &BuildOptions, algorithm: CompressionAlgorithm) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::CompressionSpec;
 
     const NEW: BuildkitVersion = BuildkitVersion::v0(20);
 
@@ -110,6 +144,21 @@ mod tests {
         assert_eq!((attrs["compression"].as_str(), attrs["compression-level"].as_str()), ("zstd", "5"));
         assert_eq!((attrs["oci-mediatypes"].as_str(), attrs["rewrite-timestamp"].as_str()), ("true", "true"));
         assert!(!image(&options, BuildkitVersion::v0(12)).unwrap().contains_key("rewrite-timestamp"));
+    }
+
+    #[test]
+    fn archives_have_the_media_types_that_their_readers_want() {
+        let annotations = [("annotation.a".to_owned(), "b".to_owned())].into();
+        let options = BuildOptions { compression: Some(zstd(Some(3))), annotations, ..BuildOptions::default() };
+        let (oci, docker) = (oci(&[], &options, NEW).unwrap(), docker(&[], &options, NEW).unwrap());
+        let of = |exporter: &Exporter, name: &str| exporter.attrs.get(name).cloned().unwrap_or_default();
+        let all = ["oci-mediatypes", "compression", "compression-level", "annotation.a", "name"];
+        assert_eq!(all.map(|name| of(&oci, name)), ["true", "zstd", "3", "b", ""]);
+        assert_eq!(all.map(|name| of(&docker, name)), ["false", "uncompressed", "", "", ""]);
+        assert_eq!((oci.kind.as_str(), docker.kind.as_str()), ("oci", "docker"));
+        assert_eq!(of(&docker, "force-compression"), "true");
+        let kept = store(&["a".parse().unwrap()], &BuildOptions::default(), NEW).unwrap();
+        assert_eq!((of(&kept, "name").as_str(), of(&kept, "push").as_str()), ("docker.io/library/a:latest", ""));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 mod address;
 mod attempt;
+mod caches;
+mod deliveries;
 pub mod doctor;
 mod exporters;
 mod handshake;
 mod index;
+mod outputs;
 mod pool;
 mod refuse;
 mod worker;
@@ -77,14 +80,14 @@ impl BuildKitEngine {
         let order = pool::order(self.spec.pool.policy, &pool::project(request), &texts);
         let workers: Vec<&Worker> = order.into_iter().map(|place| &workers[place]).collect();
         // Neither waits for the other.
-        let (mut shares, opened) = tokio::try_join!(self.share(&workers, request), Opened::of(request, job))?;
+        let look = async { tokio::try_join!(self.share(&workers, request), Opened::of(request, job)) };
+        let (mut shares, opened) = job.cancel.guard(look).await?;
         for share in &shares {
             announce(&share.chosen, job).await;
         }
         opened.announce(job).await;
         let context = Arc::clone(&opened.context);
-        let environment = self.environment.as_ref();
-        let registries = &registries;
+        let (environment, registries) = (&self.environment, &registries);
         let plan = Plan { request, options: &request.options, context, part: None, registries, environment };
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
@@ -152,8 +155,9 @@ impl BuildKitEngine {
             // It comes last: it may be back by then, and is all there is where it was the only one.
             workers.sort_by_key(|worker| worker.text == endpoint);
             let lost = |reason| Error::WorkerLost { endpoint: endpoint.clone(), reason };
-            chosen = match pool::choose(self.spec.pool, &workers, &plan.options.platforms).await {
+            chosen = match job.cancel.guard(pool::choose(self.spec.pool, &workers, &plan.options.platforms)).await {
                 Ok(chosen) => chosen,
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => return Err(lost(format!("{reason}; and no other could go on: {error}"))),
             };
             let message = format!("{}; the build starts again on {}", lost(reason), chosen.ready.text);
@@ -179,7 +183,8 @@ impl Engine for BuildKitEngine {
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
         let job = self.with_docker_config(job);
-        job.cancel.guard(Box::pin(self.run(request, &job))).await
+        // Its parts watch the flag: one of them, naming an image, must not stop in the middle.
+        Box::pin(self.run(request, &job)).await
     }
 }
 

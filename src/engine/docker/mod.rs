@@ -176,7 +176,7 @@ async fn with_buildkit(daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Bu
         environment: plan.environment,
     };
     let modern::Made { image, config_digest, solved } =
-        modern::build(&modern::connect(daemon).await?, daemon, source, job).await?;
+        modern::build(&modern::connect(daemon).await?, daemon, source, Vec::new(), job).await?;
     Ok(Built {
         image,
         config_digest,
