@@ -49,15 +49,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         let read = &buffer.filled()[before..];
-        let ended = result.is_ok() && read.is_empty() && buffer.remaining() > 0;
+        let (nothing, alert) = (read.is_empty(), read.starts_with(&TLS_ALERT));
+        let ended = result.is_ok() && nothing && buffer.remaining() > 0;
         let result = match (ended, self.silent) {
             // HTTP/2 would call either a broken pipe.
             (true, true) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, SILENT)),
             (true, false) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the connection")),
-            (false, true) if read.starts_with(&TLS_ALERT) => Err(io::Error::other("the answer is TLS")),
+            (false, true) if alert => {
+                // An error comes without bytes.
+                buffer.set_filled(before);
+                Err(io::Error::other("the answer is TLS"))
+            }
             (false, _) => result,
         };
-        self.silent &= read.is_empty();
+        self.silent &= nothing;
         if let Err(error) = &result {
             self.why.note(|| error.to_string());
         }
