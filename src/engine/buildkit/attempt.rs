@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::caches::Caches;
 use super::exporters;
 use super::outputs::{Outputs, Wanted, is_image_wanted, place};
+use super::refuse;
 use super::worker::Ready;
 use crate::buildkit::{self, Build, Solved};
 use crate::context::Context;
@@ -135,13 +136,7 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
 /// The `BuildKit` inside a Docker daemon makes an image there; naming and pushing it is the daemon's.
 async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> Result<Made> {
     let request = plan.request;
-    if plan.options.platforms.len() > 1 || plan.part.is_some() {
-        return Err(Error::Unsupported {
-            engine: "BuildKit inside a Docker daemon".into(),
-            feature: "build for several platforms".into(),
-            reason: "it makes images of one; a buildkitd can".into(),
-        });
-    }
+    refuse::inside_docker(plan.options, plan.part.is_some())?;
     let (made, outputs) = job.cancel.guard(Box::pin(inside(ready, daemon, plan, job))).await?;
     if is_image_wanted(request) {
         // This one watches the flag itself: it must not stop in the middle.

@@ -209,7 +209,11 @@ fn no_docker_image(options: &BuildOptions) -> Option<(&'static str, &'static str
     if options.platforms.len() > 1 {
         return Some(("bring images for several platforms into Docker", reason));
     }
-    (!options.attestations.is_empty()).then_some(("bring attestations into Docker", reason))
+    let attached = [
+        ("bring attestations into Docker", !options.attestations.is_empty()),
+        ("bring annotations into Docker", !options.annotations.is_empty()),
+    ];
+    attached.into_iter().find_map(|(feature, given)| given.then_some((feature, reason)))
 }
 
 /// Where an output is written to.
