@@ -222,11 +222,18 @@ fn file_name(name: &str) -> &str {
 }
 
 async fn warn_ignored(build: &Build<'_>, dockerfile: &Dockerfile, job: &Job) {
-    let since = BuildkitVersion::v0(11);
-    if build.options.source_date_epoch.is_some() && build.version < since && !dockerfile.has_syntax() {
-        let message = "source_date_epoch is passed to the build, but this BuildKit sets no times in the image: it is older than 0.11";
-        job.events.send(Event::Warning { code: "option-ignored".into(), message: message.into() }).await;
+    if build.options.source_date_epoch.is_none() {
+        return;
     }
+    let rewrites = |exporter: &Exporter| exporter.attrs.contains_key("rewrite-timestamp");
+    let message = if build.version < BuildkitVersion::v0(11) && !dockerfile.has_syntax() {
+        "source_date_epoch is passed to the build, but this BuildKit sets no times in the image: it is older than 0.11"
+    } else if !build.exporters.iter().any(rewrites) {
+        "source_date_epoch sets the times of the image, but its files keep theirs: a buildkitd changes them since BuildKit 0.13"
+    } else {
+        return;
+    };
+    job.events.send(Event::Warning { code: "option-ignored".into(), message: message.into() }).await;
 }
 
 /// What the session serves: `context`, `dockerfile`, and each named context that is a directory here.

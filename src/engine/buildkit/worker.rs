@@ -28,8 +28,8 @@ use crate::request::EngineSpec;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The release that a buildkitd has at least; 0.11 began to tell.
 const OLDEST: BuildkitVersion = BuildkitVersion::v0(10);
-/// A buildkitd without a number was built from a branch.
-const NEWEST: BuildkitVersion = BuildkitVersion::v0(u32::MAX);
+/// One that tells, and has no number (`v0.0.0+unknown`), was built by hand from whatever there was.
+const UNKNOWN: BuildkitVersion = BuildkitVersion::v0(11);
 
 /// A BuildKit that may or may not answer.
 pub(super) struct Worker {
@@ -128,7 +128,7 @@ impl Worker {
         let version = match (&daemon, about.release, &about.version) {
             (Some(daemon), ..) => moby::build::version(daemon.api_version),
             (None, Some(release), _) => release,
-            (None, None, Some(_)) => NEWEST,
+            (None, None, Some(_)) => UNKNOWN,
             (None, None, None) => OLDEST,
         };
         Ok(Ready { text: self.text.clone(), connection, about, version, daemon })
