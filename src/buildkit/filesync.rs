@@ -30,7 +30,11 @@ pub const SERVICE_NAME: &str = "moby.filesync.v1.FileSync";
 /// The method that is served. `TarStream` exists too; no daemon calls it.
 pub const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 
-/// What went over the wire.
+/// The directory of the Dockerfile.
+const DOCKERFILE: &str = "dockerfile";
+
+/// What went over the wire of the contexts. The Dockerfile goes with each build to a buildkitd, which does not keep it; it does
+/// not count.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// Files whose content was sent.
@@ -84,7 +88,8 @@ impl FileSyncService {
         });
         let listing = listed.await.unwrap_or_else(|error| Err(Error::internal(error.to_string())));
         let listing = listing.map_err(|error| self.trouble.report(error))?;
-        Ok(Response::new(sender::start(listing, request.into_inner(), self.sent, self.trouble)))
+        let sent = if name == DOCKERFILE { Arc::default() } else { self.sent };
+        Ok(Response::new(sender::start(listing, request.into_inner(), sent, self.trouble)))
     }
 }
 

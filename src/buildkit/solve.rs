@@ -87,7 +87,7 @@ pub struct Solved {
     pub steps: Vec<StepOutcome>,
     /// From the first step's start to the last one's end.
     pub seconds: f64,
-    /// Files that the daemon did not have yet.
+    /// Files of the contexts that the daemon did not have yet.
     pub sent_files: u64,
     /// Their bytes.
     pub sent_bytes: u64,

@@ -292,7 +292,7 @@ async fn a_build_sends_what_was_asked_and_hears_the_last_words() {
     let (result, events) = build(&daemon, &options, &Cancel::new(), false).await;
     let solved = result.unwrap();
     assert_eq!(solved.response["containerimage.digest"], "sha256:1");
-    assert_eq!((solved.total_steps, solved.cached_steps, solved.sent_files), (1, 0, 3));
+    assert_eq!((solved.total_steps, solved.cached_steps, solved.sent_files), (1, 0, 1));
     assert!((solved.seconds - 3.0).abs() < 1e-6, "{}", solved.seconds);
     assert_eq!(printed(&events), "the last words\n");
     assert!(
@@ -340,6 +340,19 @@ async fn a_named_context_is_a_directory_of_its_own() {
     assert_eq!((attrs["context:lib"].as_str(), attrs["context:base"].as_str()), ("local:lib", "docker-image://other"));
     // All of it: the daemon reads the ignore file of a named context itself.
     assert_eq!(*daemon.named.lock().unwrap(), [".dockerignore", "ignored", "kept"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_stay_are_told() {
+    for (epoch, told) in [(Some(1), true), (None, false)] {
+        let daemon = Daemon::new(Plan::Succeed);
+        let options = BuildOptions { source_date_epoch: epoch, ..BuildOptions::default() };
+        let (result, events) = build(&daemon, &options, &Cancel::new(), false).await;
+        result.unwrap();
+        let is_told =
+            |event: &Event| matches!(event, Event::Warning { message, .. } if message.contains("keep theirs"));
+        assert_eq!(events.iter().any(is_told), told, "{events:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
