@@ -19,7 +19,7 @@ use cooper::oci::Document;
 use cooper::outcome::Outcome;
 use cooper::reference::Reference;
 use cooper::registry::credentials::Anonymous;
-use cooper::request::{BuildRequest, Job, PoolPolicy};
+use cooper::request::{BuildRequest, Job, Output, PoolPolicy};
 use flate2::read::GzDecoder;
 
 use crate::buildkit_bed::unique;
@@ -105,7 +105,7 @@ type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// A build whose image is known.
 pub(crate) struct Case {
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
     root: PathBuf,
     /// What is in `/out` of the image.
     content: String,
@@ -148,7 +148,7 @@ impl Case {
         request.engine.pool.policy = PoolPolicy::Ordered;
         request.push = true;
         Self {
-            _home: home,
+            home,
             root,
             content,
             files,
@@ -182,10 +182,21 @@ impl Case {
         self
     }
 
-    /// On one, which may be unable to push.
+    /// On one, which may be unable to push: then what the command made comes into a directory.
     pub(crate) fn on_one(mut self, backend: &Backend, endpoint: &str) -> Self {
-        self.request.push = backend.pushes();
+        if !backend.pushes() {
+            self.request.push = false;
+            self.request.outputs = vec![Output::Local { dest: self.made() }];
+            let path = self.root.join("Dockerfile");
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, format!("{text}FROM scratch\nCOPY --from=0 /out /out\n")).unwrap();
+        }
         self.on(&[endpoint])
+    }
+
+    /// Where a worker that does not push puts what it made.
+    fn made(&self) -> PathBuf {
+        self.home.path().join("made")
     }
 
     pub(crate) fn with_patience(mut self, ask: f32, answer: f32) -> Self {
@@ -236,6 +247,9 @@ impl Case {
         if !self.request.push {
             // Where it ran twice, both count.
             assert!(printed.contains(&self.content), "{}", ended.told());
+            if !self.request.outputs.is_empty() {
+                assert_eq!(std::fs::read_to_string(self.made().join("out")).unwrap(), self.content);
+            }
             return;
         }
         let tag = &self.request.tags[0];
