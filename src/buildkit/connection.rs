@@ -6,11 +6,10 @@ use std::time::Duration;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use control::control_client::ControlClient;
 use control::{BuildHistoryRequest, DiskUsageRequest, InfoRequest, ListWorkersRequest};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::attrs::BuildkitVersion;
-use super::transport::{Control, MAX_MESSAGE, Transport, told};
+use super::transport::{Control, Link, MAX_MESSAGE, Transport, told};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 
@@ -38,7 +37,7 @@ impl Default for Patience {
 #[derive(Clone)]
 pub struct Connection {
     pub(super) transport: Arc<dyn Transport>,
-    channel: Channel,
+    link: Link,
     patience: Patience,
 }
 
@@ -84,8 +83,8 @@ pub struct CacheUsage {
 impl Connection {
     /// Connects. Fails as the transport does.
     pub async fn open(transport: Arc<dyn Transport>) -> Result<Self> {
-        let channel = transport.control().await?;
-        Ok(Self { transport, channel, patience: Patience::default() })
+        let link = transport.control().await?;
+        Ok(Self { transport, link, patience: Patience::default() })
     }
 
     /// The same with another patience.
@@ -95,7 +94,7 @@ impl Connection {
     }
 
     pub(super) fn client(&self) -> Control {
-        let client = ControlClient::with_interceptor(self.channel.clone(), self.transport.bearer());
+        let client = ControlClient::with_interceptor(self.link.channel.clone(), self.transport.bearer());
         client.max_decoding_message_size(MAX_MESSAGE)
     }
 
@@ -124,17 +123,14 @@ impl Connection {
         })
     }
 
-    /// Why a call failed. Where the connection broke, HTTP/2 may tell no more than that it did; whoever calls next hears why.
+    /// Why a call failed. Where the connection broke, HTTP/2 may tell no more than that it did, and before the stream has been
+    /// read to its end.
     pub(super) async fn reason(&self, status: &Status) -> String {
-        let mut client = self.client();
-        let next = client.list_workers(ListWorkersRequest::default());
-        if is_broken(status)
-            && let Ok(Err(next)) = tokio::time::timeout(REASON_TIMEOUT, next).await
-            && is_broken(&next)
-        {
-            return told(&next);
+        if !is_broken(status) {
+            return told(status);
         }
-        told(status)
+        let why = tokio::time::timeout(REASON_TIMEOUT, self.link.why.noted()).await;
+        why.unwrap_or_else(|_| told(status))
     }
 
     /// How many builds it runs.

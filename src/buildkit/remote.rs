@@ -14,10 +14,9 @@ use tokio_stream::Stream as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::PollSender;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::transport::{self, Bearer, BoxedStream, Control, SessionHello, Transport};
+use super::transport::{self, Bearer, BoxedStream, Control, Link, SessionHello, Transport};
 use super::upgrade::Dial;
 use crate::error::{Error, Result};
 
@@ -51,7 +50,7 @@ impl Transport for Remote {
         self.bearer.clone()
     }
 
-    async fn control(&self) -> Result<Channel> {
+    async fn control(&self) -> Result<Link> {
         transport::channel(self.dial.dial().await?).await
     }
 

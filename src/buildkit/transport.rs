@@ -45,7 +45,7 @@ pub struct SessionHello {
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// A channel to the Control service.
-    async fn control(&self) -> Result<Channel>;
+    async fn control(&self) -> Result<Link>;
 
     /// A stream on which the daemon speaks HTTP/2 as a client, to call the services of the session. `control` is a client
     /// on the channel that [`Self::control`] gave; a buildkitd carries the session inside it.
@@ -81,21 +81,29 @@ impl Interceptor for Bearer {
     }
 }
 
-/// Speaks HTTP/2, with prior knowledge, as a client on a connected stream. When the stream ends the channel is dead.
-pub async fn channel(stream: impl ByteStream + 'static) -> Result<Channel> {
-    let (stream, why) = Watched::new(stream);
-    let stream: BoxedStream = Box::new(stream);
-    Endpoint::from_static("http://buildkit")
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .connect_with_connector(Once(Some(TokioIo::new(stream)), why))
-        .await
-        .map_err(|error| Error::DaemonProtocol { action: "the start of a build".into(), reason: chain(&error) })
+/// A channel, and what is known of its connection.
+#[derive(Clone)]
+pub struct Link {
+    /// For clients.
+    pub channel: Channel,
+    pub(super) why: Why,
 }
 
-/// Hands its stream to the first caller; a second connection to the same daemon would not know the session. Whoever wants
-/// one learns why the first broke.
-struct Once(Option<TokioIo<BoxedStream>>, Why);
+/// Speaks HTTP/2, with prior knowledge, as a client on a connected stream. When the stream ends the channel is dead.
+pub async fn channel(stream: impl ByteStream + 'static) -> Result<Link> {
+    let (stream, why) = Watched::new(stream);
+    let stream: BoxedStream = Box::new(stream);
+    let channel = Endpoint::from_static("http://buildkit")
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .connect_with_connector(Once(Some(TokioIo::new(stream))))
+        .await
+        .map_err(|error| Error::DaemonProtocol { action: "the start of a build".into(), reason: chain(&error) })?;
+    Ok(Link { channel, why })
+}
+
+/// Hands its stream to the first caller; a second connection to the same daemon would not know the session.
+struct Once(Option<TokioIo<BoxedStream>>);
 
 type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TokioIo<BoxedStream>>> + Send>>;
 
@@ -110,8 +118,7 @@ impl Service<Uri> for Once {
 
     fn call(&mut self, _: Uri) -> Connecting {
         let stream = self.0.take();
-        let why = self.1.clone();
-        Box::pin(async move { stream.ok_or_else(|| why.error()) })
+        Box::pin(async { stream.ok_or_else(|| std::io::Error::other("the connection to the daemon ended")) })
     }
 }
 

@@ -8,9 +8,8 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
-use super::transport::{self, BoxedStream, Control, SessionHello, Transport};
+use super::transport::{self, BoxedStream, Control, Link, SessionHello, Transport};
 use crate::error::{Error, Result};
 
 /// A daemon's refusal is a line or two; more of it helps nobody.
@@ -37,7 +36,7 @@ impl Hijack {
 
 #[async_trait]
 impl Transport for Hijack {
-    async fn control(&self) -> Result<Channel> {
+    async fn control(&self) -> Result<Link> {
         transport::channel(upgrade(self.dial.dial().await?, "/grpc", Vec::new()).await?).await
     }
 

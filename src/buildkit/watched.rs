@@ -2,10 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 /// How an alert of TLS begins: its content type, and the first number of its version.
 const TLS_ALERT: [u8; 2] = [21, 3];
@@ -15,17 +16,23 @@ pub(super) const SILENT: &str = "it ended the connection without an answer";
 
 /// Why a stream broke; the first reason counts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Why(Arc<Mutex<Option<String>>>);
+pub(super) struct Why(Arc<watch::Sender<Option<String>>>);
 
 impl Why {
     fn note(&self, reason: impl FnOnce() -> String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(reason);
+        self.0.send_if_modified(|noted| {
+            let first = noted.is_none();
+            noted.get_or_insert_with(reason);
+            first
+        });
     }
 
-    /// The reason as an error.
-    pub(super) fn error(&self) -> io::Error {
-        let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        io::Error::other(reason.unwrap_or_else(|| "the connection to the daemon ended".to_owned()))
+    /// Waits until the stream has broken, and tells why.
+    pub(super) async fn noted(&self) -> String {
+        let mut reasons = self.0.subscribe();
+        let reason = reasons.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        // There is a sender as long as this is there.
+        reason.unwrap_or_default()
     }
 }
 
@@ -103,7 +110,7 @@ mod tests {
     async fn reason(said: &[u8]) -> String {
         let (mut stream, why) = Watched::new(said);
         let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err().to_string();
-        assert_eq!(error, why.error().to_string());
+        assert_eq!(error, why.noted().await);
         error
     }
 

@@ -55,7 +55,7 @@ pub(crate) async fn serve(spec: SessionSpec<'_>) -> Served {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let served = session.clone();
     let task = AbortOnDropHandle::new(tokio::spawn(async move { served.serve(Box::new(ours)).await }));
-    Served { session, channel: transport::channel(theirs).await.unwrap(), _serving: task }
+    Served { session, channel: transport::channel(theirs).await.unwrap().channel, _serving: task }
 }
 
 /// A session with these directories and nothing else.

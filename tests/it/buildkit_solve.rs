@@ -12,7 +12,7 @@ use bollard_buildkit_proto::health::HealthCheckRequest;
 use bollard_buildkit_proto::health::health_client::HealthClient;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use cooper::buildkit::attrs::BuildkitVersion;
-use cooper::buildkit::transport::Control as Client;
+use cooper::buildkit::transport::{Control as Client, Link};
 use cooper::buildkit::{BoxedStream, Build, Connection, Exporter, SessionHello, Solved, Transport, transport};
 use cooper::cancel::Cancel;
 use cooper::context::Context;
@@ -199,7 +199,7 @@ struct Pipes(Arc<Daemon>);
 
 #[async_trait]
 impl Transport for Pipes {
-    async fn control(&self) -> Result<Channel> {
+    async fn control(&self) -> Result<Link> {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let daemon = self.0.clone();
         tokio::spawn(async move {
@@ -222,7 +222,7 @@ impl Transport for Pipes {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let daemon = self.0.clone();
         tokio::spawn(async move {
-            let channel = transport::channel(theirs).await.unwrap();
+            let channel = transport::channel(theirs).await.unwrap().channel;
             daemon.session.send_replace(Some(channel));
         });
         Ok(Box::new(ours))
