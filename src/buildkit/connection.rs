@@ -15,7 +15,7 @@ use crate::platform::Platform;
 
 /// What is done before a build.
 const ASKING: &str = "the question what it is";
-/// A connection that has broken refuses a call at once.
+/// A stream that has broken is read to its end soon; where only a write failed, nothing tells why.
 const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a BuildKit may be silent, and what is done about it.

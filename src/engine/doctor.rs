@@ -83,7 +83,7 @@ impl Report {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
-fn gibibytes(bytes: u64) -> f64 {
+pub(super) fn gibibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 

@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod native;
 mod opened;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use self::auto::AutoEngine;
@@ -17,6 +19,7 @@ use self::native::NativeEngine;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
+use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildRequest, EngineKind, EngineSpec, Job};
 
 /// Something that builds images.
@@ -57,6 +60,12 @@ pub fn select(spec: &EngineSpec, environment: Environment) -> Box<dyn Engine> {
         EngineKind::Docker => Box::new(DockerEngine::new(spec.clone(), environment)),
         EngineKind::Auto => Box::new(AutoEngine::new(spec.clone(), environment)),
     }
+}
+
+/// The job with the user's Docker config behind the caller's credentials.
+fn with_docker_config(job: &Job, environment: &Arc<Environment>) -> Job {
+    let config = DockerConfig::new(Arc::clone(environment));
+    Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
 }
 
 /// Runs blocking work; a panic in it is a defect.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::worker::{Ready, Worker};
 use super::{BuildKitEngine, info};
 use crate::daemon::Attempt;
-use crate::engine::doctor::{Report, Status, look_at_registry};
+use crate::engine::doctor::{Report, Status, gibibytes, look_at_registry};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -96,9 +96,4 @@ async fn describe(ready: &Ready, report: &mut Report) {
         Err(Error::DaemonProtocol { reason, .. }) => report.add("cache", Status::Warn, reason, None),
         Err(error) => report.add_error("cache", &error),
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
-fn gibibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }

@@ -25,14 +25,13 @@ use self::pool::{Chosen, Share};
 use self::worker::{ANSWER_TIMEOUT, Ready, Worker};
 use super::build_args;
 use super::opened::Opened;
-use super::{Engine, EngineInfo};
+use super::{Engine, EngineInfo, with_docker_config};
 use crate::buildkit::connection::Patience;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::outcome::{Outcome, Totals};
 use crate::registry::client::RegistryConfig;
-use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
 
 /// How many workers are tried for one build: one, and another where the first goes away.
@@ -62,12 +61,6 @@ impl BuildKitEngine {
         let places = address::places(&self.spec, &self.environment, ANSWER_TIMEOUT)?;
         let worker = |place| Worker::new(place, &self.spec, &self.environment, self.patience);
         places.into_iter().map(worker).collect()
-    }
-
-    /// The job with the user's Docker config behind the caller's credentials.
-    fn with_docker_config(&self, job: &Job) -> Job {
-        let config = DockerConfig::new(Arc::clone(&self.environment));
-        Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
     }
 
     async fn run(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
@@ -182,7 +175,7 @@ impl Engine for BuildKitEngine {
     }
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
-        let job = self.with_docker_config(job);
+        let job = with_docker_config(job, &self.environment);
         // Its parts watch the flag: one of them, naming an image, must not stop in the middle.
         Box::pin(self.run(request, &job)).await
     }

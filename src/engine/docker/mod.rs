@@ -18,13 +18,12 @@ use crate::context::{Context, DockerfileText};
 use crate::daemon::{Daemon, find};
 use crate::digest::Digest;
 use crate::engine::opened::Opened;
-use crate::engine::{Engine, EngineInfo, build_args};
+use crate::engine::{Engine, EngineInfo, build_args, with_docker_config};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::event::Event;
 use crate::moby::{build as modern, push, tags};
 use crate::outcome::{Outcome, StepOutcome, Totals};
-use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildOptions, BuildRequest, EngineSpec, Job};
 
 /// The Docker engine: a Docker or Podman daemon, found and asked as the Docker CLI does.
@@ -86,12 +85,6 @@ impl DockerEngine {
 
     async fn daemon(&self) -> Result<Daemon> {
         find(&self.spec, &self.environment, &mut Vec::new()).await
-    }
-
-    /// The job with the user's Docker config behind the caller's credentials.
-    fn with_docker_config(&self, job: &Job) -> Job {
-        let config = DockerConfig::new(Arc::clone(&self.environment));
-        Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
     }
 
     /// Everything up to an image without a name.
@@ -156,7 +149,7 @@ impl Engine for DockerEngine {
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
         let started = Instant::now();
-        let job = self.with_docker_config(job);
+        let job = with_docker_config(job, &self.environment);
         let Made { daemon, builder, built, mut totals } = job.cancel.guard(self.image(request, &job)).await?;
         // This one watches the flag itself: it must not stop in the middle.
         tags::apply(&daemon.api, &built.image, &request.tags, &job).await?;
