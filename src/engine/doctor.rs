@@ -11,8 +11,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::registry::check::{Access, access};
-use crate::registry::credentials::{Chain, DockerConfig};
-use crate::request::{Credentials, Job};
+use crate::request::Job;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,8 +95,7 @@ pub(super) async fn look_at_registry(
     elsewhere: Option<&str>,
     report: &mut Report,
 ) -> Result<()> {
-    let config = DockerConfig::new(Arc::clone(environment));
-    let credentials = Chain(vec![Arc::clone(&job.credentials), Arc::new(config)]);
+    let credentials = super::with_docker_config(job, environment).credentials;
     let registry = reference.registry();
     let credential = match credentials.get(registry, false).await {
         Ok(credential) => credential,

@@ -47,7 +47,6 @@ use crate::event::Event;
 use crate::outcome::{Outcome, Totals};
 use crate::platform::Platform;
 use crate::registry::client::Client;
-use crate::registry::credentials::{Chain, DockerConfig};
 use crate::request::{BuildRequest, Job};
 use crate::store::Store;
 
@@ -71,12 +70,6 @@ impl NativeEngine {
     #[must_use]
     pub fn for_reason(self, reason: &str) -> Self {
         Self { reason: reason.to_owned(), ..self }
-    }
-
-    /// The job with the user's Docker config behind the caller's credentials.
-    fn with_docker_config(&self, job: &Job) -> Job {
-        let config = DockerConfig::new(Arc::clone(&self.environment));
-        Job { credentials: Arc::new(Chain(vec![Arc::clone(&job.credentials), Arc::new(config)])), ..job.clone() }
     }
 
     async fn shared(&self, request: &BuildRequest, job: &Job) -> Result<Shared> {
@@ -147,7 +140,7 @@ impl Engine for NativeEngine {
 
     async fn build(&self, request: &BuildRequest, job: &Job) -> Result<Outcome> {
         let started = Instant::now();
-        let job = self.with_docker_config(job);
+        let job = super::with_docker_config(job, &self.environment);
         // Where one stage fails, the threads of others stop as well.
         let own = Job { cancel: job.cancel.child(), ..job };
         let outcome = own.cancel.guard(Box::pin(self.run(request, &own, started))).await;
