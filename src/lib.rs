@@ -49,6 +49,8 @@ pub mod registry;
 pub mod request;
 pub mod rootfs;
 pub mod sandbox;
+#[cfg(target_os = "linux")]
+mod scoped;
 pub mod secret;
 mod spelling;
 pub mod store;

@@ -137,13 +137,13 @@ const FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXE
 fn open_within(root: &OwnedFd, path: &str) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
-        use rustix::fs::{ResolveFlags, openat2};
+        use rustix::fs::ResolveFlags;
         use rustix::io::Errno;
 
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(root, path, FILE, Mode::empty(), resolve) {
+        match crate::scoped::open(root, path, FILE, resolve) {
             Ok(fd) => return Ok(fd.into()),
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {}
+            Err(Errno::NOSYS | Errno::PERM) => {}
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -18,7 +18,7 @@ const RANKS: &[&[&str]] = &[
     &["request", "outcome"],
     &["reference", "platform"],
     &["digest", "secret", "cancel", "event"],
-    &["error", "environment", "folders", "mtime", "paths", "spelling"],
+    &["error", "environment", "folders", "mtime", "paths", "scoped", "spelling"],
 ];
 
 /// Words that may not stand in the sources of a module.
