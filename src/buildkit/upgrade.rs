@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::transport::{self, BoxedStream, Control, Link, SessionHello, Transport};
 use crate::error::{Error, Result};
+use crate::net::exchange;
 
 /// A daemon's refusal is a line or two; more of it helps nobody.
 const MAX_ERROR_BODY: usize = 16 << 10;
@@ -70,9 +70,6 @@ pub async fn upgrade(
         action: format!("the request POST {path}"),
         reason: transport::chain(&error),
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    // The connection's own error comes out of `send_request` too.
-    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
     let mut request = Request::post(path)
         .header(header::HOST, "docker")
         .header(header::CONNECTION, "Upgrade")
@@ -81,13 +78,12 @@ pub async fn upgrade(
         .map_err(|error| Error::internal(error.to_string()))?;
     // This `extend` appends: the methods are many values of one name.
     request.headers_mut().extend(headers);
-    let response = sender.send_request(request).await.map_err(failed)?;
+    let (response, driver) = exchange(stream, request).await.map_err(failed)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(path, response).await);
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
-    // The task ended with the upgrade; a panic in it would be a defect of hyper.
-    drop(connection);
+    drop(driver);
     Ok(Box::new(TokioIo::new(upgraded)))
 }
 

@@ -19,12 +19,11 @@ use hyper_util::client::legacy::{Client, Error as LegacyError};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::Dialer;
 use crate::error::{Error, Result};
-use crate::net::BoxedStream;
 use crate::net::tls::is_tls_error;
+use crate::net::{BoxedStream, Driver, exchange};
 
 /// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
@@ -48,7 +47,7 @@ pub(crate) struct Api {
 pub(crate) struct Exchange {
     /// Status, headers and the body that still comes.
     pub(crate) response: Response<Incoming>,
-    _connection: AbortOnDropHandle<()>,
+    _connection: Driver,
 }
 
 #[derive(Deserialize)]
@@ -100,18 +99,13 @@ impl Api {
     /// The connection lives as long as what is returned; dropping the future closes it too.
     pub(crate) async fn open(&self, request: Request<Body>, action: &str) -> Result<Exchange> {
         let broken = |error: &hyper::Error| self.broken(error, action);
-        let stream = TokioIo::new(self.dialer.dial().await?);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(stream).await.map_err(|error| broken(&error))?;
-        let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-            // What breaks here shows in the response as well.
-            let _ = connection.with_upgrades().await;
-        }));
+        let stream = self.dialer.dial().await?;
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         parts.uri = path.parse().map_err(|_| Error::internal(format!("`{path}` is no path")))?;
         parts.headers.insert(http::header::HOST, http::HeaderValue::from_static("docker"));
-        let response = sender.send_request(Request::from_parts(parts, body)).await.map_err(|error| broken(&error))?;
+        let request = Request::from_parts(parts, body);
+        let (response, connection) = exchange(stream, request).await.map_err(|error| broken(&error))?;
         let response = self.accepted(response, action).await?;
         Ok(Exchange { response, _connection: connection })
     }

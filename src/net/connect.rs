@@ -11,9 +11,9 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::BoxedStream;
+use super::exchange::exchange;
 use super::proxy::{Proxies, Proxy};
 use super::tls::TlsFiles;
 use crate::environment::Environment;
@@ -119,11 +119,7 @@ async fn dig(stream: BoxedStream, proxy: &Proxy, host: &str, port: u16) -> Resul
     *request.uri_mut() = host.parse().map_err(|_| format!("`{host}` is no host"))?;
     request.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|_| format!("`{host}` is no host"))?);
     insert(&mut request, PROXY_AUTHORIZATION, proxy.authorization.as_ref())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // It ends when the tunnel is there, or with its error.
-    let driver = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let (response, driver) = exchange(stream, request).await.map_err(|error| error.to_string())?;
     if !response.status().is_success() {
         return Err(format!("it answered {} to CONNECT", response.status()));
     }

@@ -1,12 +1,14 @@
 //! Byte streams: what a daemon or a registry is reached over.
 
 mod connect;
+mod exchange;
 pub mod program;
 pub mod proxy;
 pub mod ssh;
 pub mod tls;
 
 pub use connect::{Connector, Hop};
+pub(crate) use exchange::{Driver, exchange};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

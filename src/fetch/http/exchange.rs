@@ -10,13 +10,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::super::{failed, redacted};
 use super::{Patience, Trouble, Validator};
-use crate::net::Connector;
+use crate::net::{Connector, Driver, exchange};
 use crate::secret::Secret;
 
 /// As many as browsers and Go follow.
@@ -35,7 +33,7 @@ pub(super) struct Question<'a> {
 /// An answer whose body still comes. The connection closes when this is dropped.
 pub(super) struct Exchange {
     response: Response<Incoming>,
-    _connection: AbortOnDropHandle<()>,
+    _connection: Driver,
 }
 
 impl Exchange {
@@ -73,11 +71,7 @@ impl Exchange {
         let hop = within(patience.connect, connect).await.map_err(Trouble::passing)?;
         hop.address(&mut request).map_err(lasting)?;
         let answer = async {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(hop.stream)).await.map_err(|e| describe(&e))?;
-            // What breaks on the connection shows in the response as well.
-            let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
-            let response = sender.send_request(request).await.map_err(|e| describe(&e))?;
+            let (response, connection) = exchange(hop.stream, request).await.map_err(|e| describe(&e))?;
             Ok(Self { response, _connection: connection })
         };
         within(patience.silence, answer).await.map_err(Trouble::passing)
