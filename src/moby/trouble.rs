@@ -17,6 +17,9 @@ const SIGNS: &[(&str, Trouble)] = &[
     ("no space left on device", Trouble::NoSpace),
     ("disk quota exceeded", Trouble::NoSpace),
     ("not enough space", Trouble::NoSpace),
+    // Nothing has to be there for a push.
+    ("push access denied", Trouble::Denied),
+    ("authorization failed: no basic auth credentials", Trouble::Denied),
     // Docker Hub and others say this of a missing repository as well as of a private one.
     ("repository does not exist or may require", Trouble::Missing),
     ("manifest unknown", Trouble::Missing),
@@ -119,6 +122,18 @@ mod tests {
                 Trouble::Unreachable,
             ),
             ("unauthorized: authentication required", Trouble::Denied),
+            (
+                "push access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+                Trouble::Denied,
+            ),
+            (
+                "pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials",
+                Trouble::Denied,
+            ),
+            (
+                "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+                Trouble::Missing,
+            ),
             ("no basic auth credentials", Trouble::Denied),
             ("denied: requested access to the resource is denied", Trouble::Denied),
             ("write /var/lib/docker/x: no space left on device", Trouble::NoSpace),
