@@ -16,8 +16,7 @@ static STEP: LazyLock<Regex> = LazyLock::new(|| {
 });
 /// The builder's own lines: the image or container that a step uses or made.
 static CHATTER: LazyLock<Regex> = LazyLock::new(|| {
-    let docker =
-        r" ---> (?:Running in )?(?:[0-9a-f]{12,64})?| ---> Using cache|Removing intermediate container [0-9a-f]+";
+    let docker = r" ---> (?:Running in |Removed intermediate container )?(?:[0-9a-f]{12,64})?| ---> Using cache|Removing intermediate container [0-9a-f]+";
     let podman =
         r"--> (?:Using cache |Pushing cache |Cache pulled )?\S*|COMMIT ?\S*|Successfully tagged \S+|[0-9a-f]{64}";
     Regex::new(&format!("^(?:{docker}|{podman})$")).expect("a constant pattern")
@@ -212,6 +211,7 @@ mod tests {
             "out\npart",
             "ial\n\u{1b}[91moops\n\u{1b}[0m",
             "Removing intermediate container 2123456789ab\n",
+            " ---> Removed intermediate container 2123456789ab\n",
             " ---> 3123456789ab\n",
             "Successfully built 3123456789ab\n",
         ] {
