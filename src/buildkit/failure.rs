@@ -23,6 +23,8 @@ pub struct Failure<'a> {
     pub dockerfile: &'a Dockerfile,
     /// What went wrong on our side of the session.
     pub trouble: Option<Error>,
+    /// An entry of the context whose name, or whose target, is no UTF-8.
+    pub no_text: Option<&'a [u8]>,
     /// Whether a registry got credentials from us.
     pub had_credentials: &'a dyn Fn(&str) -> bool,
 }
@@ -42,6 +44,7 @@ pub fn explain(mut failure: Failure<'_>) -> Error {
     let step = failed_step(&failure, &details);
     let place = Place { dockerfile: failure.dockerfile, details: &details, step: step.as_ref() };
     None.or_else(|| no_space(&message))
+        .or_else(|| no_text(&message, failure.no_text))
         .or_else(|| secret_or_ssh(&message))
         .or_else(|| syntax(&message, &place))
         .or_else(|| base_failure::explain(&message, &place, failure.had_credentials))
@@ -116,6 +119,18 @@ fn failed_step(failure: &Failure<'_>, details: &Details) -> Option<FailedStep> {
 
 fn no_space(message: &str) -> Option<Error> {
     message.to_lowercase().contains("no space left on device").then(|| Error::NoSpace { message: message.to_owned() })
+}
+
+/// BuildKit since 0.17 (Docker 27.4) takes names as texts, and says no more than that one is none.
+fn no_text(message: &str, path: Option<&[u8]>) -> Option<Error> {
+    let path = path.filter(|_| message.contains("invalid UTF-8"))?;
+    Some(Error::ContextPath {
+        path: path.escape_ascii().to_string(),
+        reason:
+            "its name, or the target of the link, is not UTF-8, and this BuildKit takes nothing else; rename it, or \
+                 exclude it in .dockerignore"
+                .into(),
+    })
 }
 
 /// A step wants a secret or an agent that the build was not given.

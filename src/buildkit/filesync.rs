@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,6 +41,8 @@ pub struct Sent {
     pub files: AtomicU64,
     /// Bytes of their content.
     pub bytes: AtomicU64,
+    /// The first entry whose name, or whose target, is no UTF-8.
+    pub no_text: OnceLock<Vec<u8>>,
 }
 
 impl Sent {

@@ -1,7 +1,7 @@
 //! The messages of file synchronisation (tonistiigi/fsutil, `types/*.proto`).
 //!
-//! Paths are bytes here, where the published `.proto` says `string`: both look the same on the wire, Go's side does not
-//! insist on UTF-8, and neither do file systems.
+//! Paths are bytes here, where the published `.proto` says `string`: both look the same on the wire, file systems do not insist
+//! on UTF-8, and neither does BuildKit before 0.17.
 
 use std::collections::BTreeMap;
 

@@ -148,10 +148,10 @@ async fn transfer(
     let queue = Arc::new(Mutex::new(queue));
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        let (listing, queue, outgoing, sent) = (listing.clone(), queue.clone(), outgoing.clone(), sent.clone());
+        let (listing, queue, outgoing, sent) = (listing.clone(), queue.clone(), outgoing.clone(), Arc::clone(&sent));
         readers.spawn_blocking(move || read_files(&listing, &queue, &outgoing, &sent));
     }
-    let list = send_list(&listing, outgoing);
+    let list = send_list(&listing, outgoing, &sent);
     // Dropping `wanted` at its end lets the readers go.
     let receive = take_requests(&listing, requests, wanted);
     let read = async {
@@ -163,9 +163,12 @@ async fn transfer(
     tokio::try_join!(list, receive, read).map(|_| ())
 }
 
-async fn send_list(listing: &Listing, outgoing: &Outgoing) -> Result<(), Stop> {
+async fn send_list(listing: &Listing, outgoing: &Outgoing, sent: &Sent) -> Result<(), Stop> {
     let gone = |_| Stop::Theirs(Status::cancelled("the daemon closed the transfer"));
     for stat in listing.stats() {
+        if std::str::from_utf8(&stat.path).and(std::str::from_utf8(&stat.linkname)).is_err() {
+            sent.no_text.get_or_init(|| stat.path.clone());
+        }
         outgoing.send(Ok(Packet::stat(stat))).await.map_err(gone)?;
     }
     outgoing.send(Ok(Packet::end_of_list())).await.map_err(gone)

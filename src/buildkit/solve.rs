@@ -198,6 +198,7 @@ fn finish(
             steps,
             dockerfile,
             trouble: session.trouble().take(),
+            no_text: session.sent().no_text.get().map(Vec::as_slice),
             had_credentials: &|registry| session.gave_credentials(registry),
         })
     })?;

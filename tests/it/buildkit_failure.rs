@@ -83,9 +83,21 @@ impl Case {
             steps: &steps,
             dockerfile: &Dockerfile::parse("docker/Dockerfile", DOCKERFILE.as_bytes()),
             trouble,
+            no_text: Some(b"caf\xe9"),
             had_credentials: &|registry| registry == "registry.example.com:5000",
         })
     }
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_told() {
+    let message = "rpc error: code = Internal desc = grpc: failed to unmarshal the received message: \
+                   string field contains invalid UTF-8";
+    let case = Case::new(message);
+    let Error::ContextPath { path, .. } = case.explain().await else { panic!("{}", case.message) };
+    assert_eq!(path, r"caf\xe9");
+    let other = Case::new("rpc error: code = Internal desc = grpc: something else");
+    assert_eq!(other.explain().await.code(), "build-failed");
 }
 
 #[tokio::test]

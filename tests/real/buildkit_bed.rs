@@ -116,6 +116,12 @@ impl Bed {
     }
 }
 
+/// The release of the daemon's BuildKit; 0.8 where it does not tell.
+pub(crate) async fn release() -> BuildkitVersion {
+    let connection = Connection::open(Arc::new(Hijack::new(Arc::new(Socket)))).await.unwrap();
+    connection.about().await.unwrap().release.unwrap_or(BuildkitVersion::v0(8))
+}
+
 /// The daemon keeps an image without a name for each build.
 async fn remove_image(id: &str) {
     let stream = TokioIo::new(Socket.dial().await.unwrap());

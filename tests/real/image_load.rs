@@ -1,6 +1,7 @@
 //! What we write, loaded by Docker and Podman; what they save, read as bases.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,8 +50,12 @@ fn packed(base: &OpenedImage, compression: Compression, dir: &Path) -> (Vec<u8>,
     let put = |bytes: &[u8]| fs::write(blobs.join(Digest::of(bytes).hex()), bytes).unwrap();
     let pack = |layer: &Descriptor| {
         let mut plain = Vec::new();
-        let mut reader = image::Blobs::open(&base.blobs, layer).unwrap();
-        std::io::Read::read_to_end(&mut reader, &mut plain).unwrap();
+        let mut reader: Box<dyn Read> = Box::new(image::Blobs::open(&base.blobs, layer).unwrap());
+        // Docker's containerd image store saves layers as they came.
+        if layer.media_type.ends_with("gzip") {
+            reader = Box::new(flate2::read::MultiGzDecoder::new(reader));
+        }
+        reader.read_to_end(&mut plain).unwrap();
         let bytes = match compression {
             Compression::Zstd => zstd::bulk::compress(&plain, 1).unwrap(),
             Compression::Gzip => {
@@ -91,8 +96,6 @@ fn write(opened: &OpenedImage, names: &[&str], kind: ArchiveKind, path: &Path) {
 fn docker_loads_what_is_written_whatever_its_layers_are_packed_with() {
     let dir = tempfile::tempdir().unwrap();
     let base = saved(dir.path());
-    let id = Digest::of(&base.config_bytes).to_string();
-    assert_eq!(docker(&["image", "inspect", "-f", "{{.Id}}", &busybox()]), id);
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let dir = tempfile::tempdir().unwrap();
         let (manifest, opened) = packed(&base, compression, dir.path());
@@ -103,7 +106,11 @@ fn docker_loads_what_is_written_whatever_its_layers_are_packed_with() {
         let said = docker(&["load", "-i", path.to_str().unwrap()]);
         for name in [&one.0, &two.0] {
             assert!(said.contains(&format!("Loaded image: {name}")), "{compression:?}: {said}");
-            assert_eq!(docker(&["image", "inspect", "-f", "{{.Id}}", name]), id);
+            let id = docker(&["image", "inspect", "-f", "{{.Id}}", name]);
+            // Its configuration's digest, or in the containerd image store its manifest's.
+            let written = open(&format!("oci-archive://{}", path.display())).manifest_digest;
+            let ids = [Digest::of(&base.config_bytes), written].map(|digest| digest.to_string());
+            assert!(ids.contains(&id), "{compression:?}: {id}, not one of {ids:?}");
         }
         assert_eq!(docker(&["run", "--rm", "--network", "none", &one.0, "echo", "it runs"]), "it runs");
     }
