@@ -1,9 +1,14 @@
-//! What needs a buildkitd of its own: `BUILDKIT_HOST` names one, `COOPER_TEST_BUILDKIT_HOST_2` another.
+//! What needs a buildkitd of its own: `BUILDKIT_HOST` names one, `COOPER_TEST_BUILDKIT_HOST_2` another, and
+//! `COOPER_TEST_BUILDKIT_ARM64` one that builds for that platform first.
 
-use cooper::request::{CacheMode, CacheSpec, RegistryCache};
+use cooper::event::Event;
+use cooper::oci::Document;
+use cooper::reference::Reference;
+use cooper::request::{CacheMode, CacheSpec, DockerfileSpec, RegistryCache};
 
 use crate::buildkit_bed::unique;
 use crate::docker_bed::fresh;
+use crate::registry_bed::client;
 use crate::worker_bed::{Backend, Case, Ended};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +40,45 @@ async fn what_one_worker_keeps_in_a_registry_another_uses() {
     let ended = case.run().await;
     case.is_right(&ended).await;
     assert!(ran_from_cache(&ended), "{}", ended.told());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_share_platforms_keep_each_others_caches() {
+    let Some(one) = Backend::buildkitd("BUILDKIT_HOST") else { return };
+    let Some(other) = Backend::buildkitd("COOPER_TEST_BUILDKIT_ARM64") else { return };
+    let (tag, cache): (Reference, Reference) = (fresh("many").parse().unwrap(), fresh("cache").parse().unwrap());
+    let place = CacheSpec::Registry(RegistryCache::at(cache.clone()));
+    let mut case = Case::new(0.0).on(&[&one.endpoint, &other.endpoint]);
+    case.request.tags = vec![tag.clone()];
+    // No command, which would need an emulator.
+    case.request.dockerfile = DockerfileSpec::Text("FROM scratch\nCOPY content /\n".into());
+    case.request.options.platforms = ["linux/amd64", "linux/arm64"].map(|platform| platform.parse().unwrap()).into();
+    case.request.options.cache_to = vec![place.clone()];
+    case.request.options.cache_from = vec![place];
+    let ended = case.run().await;
+    assert_eq!(ended.chosen().len(), 2, "{}", ended.told());
+    let outcome = ended.result.as_ref().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let client = client(home.path(), None);
+    let index = client.manifest(&tag).await.unwrap().unwrap();
+    assert_eq!(outcome.digest, Some(index.descriptor.digest));
+    let Document::Index(index) = Document::parse(&index.descriptor.media_type, &index.bytes).unwrap() else {
+        panic!("no index")
+    };
+    let platforms = index.manifests.iter().map(|each| each.platform.as_ref().unwrap().architecture.as_str());
+    assert_eq!(platforms.collect::<Vec<_>>(), ["amd64", "arm64"]);
+    let own = |platform: &str| format!("{cache}-linux-{platform}");
+    assert!(client.manifest(&cache).await.unwrap().is_none());
+    for platform in ["amd64", "arm64"] {
+        assert!(client.manifest(&own(platform).parse().unwrap()).await.unwrap().is_some(), "{platform}");
+    }
+    let again = case.run().await;
+    for platform in ["amd64", "arm64"] {
+        let read = format!("importing cache manifest from {}", own(platform));
+        let is_read =
+            |event: &Event| matches!(event, Event::StepDone { name, error: None, .. } if name.ends_with(&read));
+        assert!(again.events.iter().any(is_read), "{read}: {}", again.told());
+    }
 }
 
 /// Whether the command's result came out of a cache.

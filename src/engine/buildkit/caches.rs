@@ -1,7 +1,7 @@
 //! Caches and base images in directories of this machine, which the session serves to the worker.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Caches {
 
     fn look(options: BuildOptions, platform: &Platform, cancel: &Cancel) -> Result<(Self, Vec<String>)> {
         let mut caches = Self { options, stores: Stores::new(), written: Vec::new() };
-        let mut missing = Vec::new();
+        let (mut missing, mut found) = (BTreeSet::new(), BTreeSet::new());
         let exports = std::mem::take(&mut caches.options.cache_to);
         for cache in exports {
             let cache = caches.export(cache)?;
@@ -83,9 +83,13 @@ impl Caches {
         }
         let imports = std::mem::take(&mut caches.options.cache_from);
         for cache in imports {
+            let root = place_of(&cache);
             match caches.import(cache, cancel)? {
-                Ok(cache) => caches.options.cache_from.push(cache),
-                Err(place) => missing.push(place),
+                Some(cache) => {
+                    caches.options.cache_from.push(cache);
+                    found.extend(root);
+                }
+                None => missing.extend(root),
             }
         }
         let mut contexts = std::mem::take(&mut caches.options.build_contexts);
@@ -95,7 +99,7 @@ impl Caches {
             }
         }
         caches.options.build_contexts = contexts;
-        Ok((caches, missing))
+        Ok((caches, missing.difference(&found).cloned().collect()))
     }
 
     fn export(&mut self, cache: CacheSpec) -> Result<CacheSpec> {
@@ -111,25 +115,24 @@ impl Caches {
         Ok(CacheSpec::Other(kind, attrs))
     }
 
-    /// `Err` is a place without a cache.
-    fn import(&mut self, cache: CacheSpec, cancel: &Cancel) -> Result<std::result::Result<CacheSpec, String>> {
-        let CacheSpec::Other(kind, mut attrs) = cache else { return Ok(Ok(cache)) };
+    /// `None` where there is no cache.
+    fn import(&mut self, cache: CacheSpec, cancel: &Cancel) -> Result<Option<CacheSpec>> {
+        let CacheSpec::Other(kind, mut attrs) = cache else { return Ok(Some(cache)) };
         if kind != LOCAL {
-            return Ok(Ok(CacheSpec::Other(kind, attrs)));
+            return Ok(Some(CacheSpec::Other(kind, attrs)));
         }
         let root = directory("cache-from", "src", &IMPORT, &mut attrs)?;
-        let place = root.display().to_string();
         let digest = match attrs.get("digest") {
             Some(digest) => Some(digest.parse().map_err(|_| invalid("cache-from", "`digest` is no sha256 digest"))?),
             None => image::tagged(&root, attrs.get("tag").map_or(LATEST, String::as_str), cancel)?,
         };
         let is_there = |digest: &Digest| root.join("blobs/sha256").join(digest.hex()).is_file();
-        let Some(digest) = digest.filter(is_there) else { return Ok(Err(place)) };
+        let Some(digest) = digest.filter(is_there) else { return Ok(None) };
         attrs.insert("digest".into(), digest.to_string());
         let id = store_id("local:", &attrs["src"]);
         // One that is written to as well can be read.
         self.stores.entry(id).or_insert_with(|| Arc::new(Store::to_read(root)));
-        Ok(Ok(CacheSpec::Other(kind, attrs)))
+        Ok(Some(CacheSpec::Other(kind, attrs)))
     }
 
     /// The source of a named context, as the frontend takes it: a store, and a digest in it.
@@ -172,6 +175,13 @@ fn list(written: &[(PathBuf, String)], descriptor: &Descriptor, cancel: &Cancel)
         }
     }
     Ok(left_out)
+}
+
+/// The directory of a cache that is in one, for people.
+fn place_of(cache: &CacheSpec) -> Option<String> {
+    let CacheSpec::Other(kind, attrs) = cache else { return None };
+    let place = attrs.get("src").filter(|_| kind == LOCAL)?;
+    Some(absolute(Path::new(place)).display().to_string())
 }
 
 fn invalid(option: &str, reason: impl Into<String>) -> Error {

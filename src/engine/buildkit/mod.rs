@@ -9,6 +9,7 @@ mod exporters;
 mod handshake;
 mod index;
 mod outputs;
+mod parts;
 mod pool;
 mod refuse;
 mod worker;
@@ -84,7 +85,10 @@ impl BuildKitEngine {
         let plan = Plan { request, options: &request.options, context, part: None, registries, environment };
         let made = if shares.len() == 1 {
             let Share { chosen, .. } = shares.remove(0);
-            let options = self.options(request, &chosen);
+            let mut options = self.options(request, &chosen);
+            if is_shared(&workers, request) {
+                parts::read(&mut options, &request.options.platforms)?;
+            }
             self.build_somewhere(chosen, workers, &Plan { options: &options, ..plan }, job).await?
         } else {
             self.build_everywhere(shares, &workers, &plan, job).await?
@@ -101,9 +105,7 @@ impl BuildKitEngine {
     /// Which workers build what: one, unless there are platforms that others build better.
     async fn share(&self, workers: &[&Worker], request: &BuildRequest) -> Result<Vec<Share>> {
         let platforms = request.options.platforms.clone();
-        // An index is put together in a registry; elsewhere, one worker has to make it.
-        let apart = request.push && request.outputs.is_empty();
-        if apart && platforms.len() > 1 && workers.len() > 1 {
+        if is_shared(workers, request) {
             return pool::share(self.spec.pool, workers, &platforms).await;
         }
         let chosen = pool::choose(self.spec.pool, workers, &platforms).await?;
@@ -121,7 +123,10 @@ impl BuildKitEngine {
         let request = plan.request;
         let builds = shares.into_iter().map(|Share { chosen, platforms }| async move {
             let annotations = index::annotations_of(&request.options.annotations, &platforms);
-            let options = BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
+            let mut options =
+                BuildOptions { platforms: platforms.clone(), annotations, ..self.options(request, &chosen) };
+            parts::write(&mut options, &platforms)?;
+            parts::read(&mut options, &platforms)?;
             let part = platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let plan = Plan { options: &options, part: Some(&part), ..plan.clone() };
             let made = self.build_somewhere(chosen, workers.to_vec(), &plan, job).await?;
@@ -179,6 +184,13 @@ impl Engine for BuildKitEngine {
         // Its parts watch the flag: one of them, naming an image, must not stop in the middle.
         Box::pin(self.run(request, &job)).await
     }
+}
+
+/// Whether several workers may share the platforms of a build. An index of what they make is put together in a registry;
+/// elsewhere, one worker has to make it.
+fn is_shared(workers: &[&Worker], request: &BuildRequest) -> bool {
+    let apart = request.push && request.outputs.is_empty();
+    apart && request.options.platforms.len() > 1 && workers.len() > 1
 }
 
 /// What a worker is, as an engine.
