@@ -62,8 +62,10 @@ pub(crate) async fn build(
     more: Vec<Exporter>,
     job: &Job,
 ) -> Result<Made> {
-    // Names are given later, all at once.
-    let image = Exporter { kind: "moby".into(), ..Exporter::default() };
+    // Names are given later, all at once. The media types are those that older daemons push, and that all services take; only
+    // daemons with containerd's image store have others.
+    let attrs = [("oci-mediatypes".to_owned(), "false".to_owned())].into();
+    let image = Exporter { kind: "moby".into(), attrs, ..Exporter::default() };
     let solved = export(connection, daemon, source, more.into_iter().chain([image]).collect(), job).await?;
     let digest = |key: &str| solved.response.get(key);
     let image = digest("containerimage.digest").ok_or_else(|| Error::DaemonProtocol {

@@ -4,6 +4,7 @@
 pub(crate) mod auth;
 pub(crate) mod build;
 pub(crate) mod push;
+mod sizes;
 pub(crate) mod tags;
 pub(crate) mod trouble;
 

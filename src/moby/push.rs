@@ -1,6 +1,6 @@
 //! Pushing, done by the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use http::Method;
 use regex::Regex;
 
 use super::auth::registry_auth;
-use super::{is_loopback, tags, trouble};
+use super::{is_loopback, sizes, tags, trouble};
 use crate::daemon::messages::{Message, Messages};
 use crate::daemon::query::Query;
 use crate::daemon::{Daemon, Product};
 use crate::digest::Digest;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::reference::Reference;
@@ -32,13 +33,21 @@ pub(crate) struct Pushed {
     pub(crate) digest: Digest,
     /// Bytes of the layers that went there.
     pub(crate) bytes: u64,
+    /// Layers that went there too, by the beginnings of their digests. The containerd image store tells bytes of slow ones only.
+    uncounted: BTreeSet<String>,
 }
 
 /// Pushes one tag. A refusal is answered once, with credentials asked for anew.
 ///
 /// Fails with `RegistryDenied`, `RegistryUnreachable`, `PushFailed`, `TimedOut`, `DigestMismatch`, and with `Credentials` if
 /// a helper failed whose answer was needed.
-pub(crate) async fn push(daemon: &Daemon, tag: &Reference, silence: Duration, job: &Job) -> Result<Pushed> {
+pub(crate) async fn push(
+    daemon: &Daemon,
+    tag: &Reference,
+    silence: Duration,
+    environment: &Environment,
+    job: &Job,
+) -> Result<Pushed> {
     let started = Instant::now();
     let registry = tag.registry();
     // A failing helper is no error as long as the registry asks for nothing.
@@ -47,7 +56,7 @@ pub(crate) async fn push(daemon: &Daemon, tag: &Reference, silence: Duration, jo
         Err(error @ Error::Credentials { .. }) => (None, Some(error)),
         Err(error) => return Err(error),
     };
-    let pushed = match attempt(daemon, tag, credential.as_ref(), silence, job).await {
+    let mut pushed = match attempt(daemon, tag, credential.as_ref(), silence, job).await {
         Err(denied @ Error::RegistryDenied { .. }) => {
             if let Some(failed) = failed {
                 return Err(failed);
@@ -62,6 +71,7 @@ pub(crate) async fn push(daemon: &Daemon, tag: &Reference, silence: Duration, jo
     };
     verify(daemon, tag, pushed.digest).await?;
     let seconds = started.elapsed().as_secs_f64();
+    pushed.bytes += sizes::of(&tag.with_digest(pushed.digest), &pushed.uncounted, environment, job).await;
     let event = Event::Pushed { reference: tag.to_string(), digest: pushed.digest.to_string(), seconds };
     job.events.send(event).await;
     Ok(pushed)
@@ -101,7 +111,7 @@ async fn attempt(
         state.take(&message, tag, job).await;
     }
     match state.digest {
-        Some(digest) => Ok(Pushed { digest, bytes: state.layers.values().sum() }),
+        Some(digest) => Ok(Pushed { digest, bytes: state.layers.values().sum(), uncounted: state.uncounted }),
         None => Err(Error::DaemonProtocol {
             action,
             reason: "the daemon stopped before it named the digest; it may have been restarted".into(),
@@ -122,6 +132,7 @@ struct State {
     digest: Option<Digest>,
     /// Layer -> bytes sent.
     layers: HashMap<String, u64>,
+    uncounted: BTreeSet<String>,
 }
 
 impl State {
@@ -137,6 +148,8 @@ impl State {
         if status == "Pushing" {
             let sent = self.layers.entry(layer.clone()).or_default();
             *sent = (*sent).max(current);
+        } else if status == "Pushed" && !self.layers.contains_key(layer) {
+            self.uncounted.insert(layer.clone());
         }
         let event =
             Event::Push { reference: tag.to_string(), layer: layer.clone(), status: status.to_owned(), current, total };

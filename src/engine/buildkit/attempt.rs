@@ -142,7 +142,7 @@ async fn with_docker(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job)
         // This one watches the flag itself: it must not stop in the middle.
         moby::tags::apply(&daemon.api, &made.image, &request.tags, job).await?;
     }
-    job.cancel.guard(Box::pin(deliver(daemon, made, outputs, request, job))).await
+    job.cancel.guard(Box::pin(deliver(daemon, made, outputs, plan, job))).await
 }
 
 /// Has the daemon make an image without a name, and files for outputs; or those alone.
@@ -166,10 +166,10 @@ async fn inside(ready: &Ready, daemon: &Daemon, plan: &Plan<'_>, job: &Job) -> R
 }
 
 /// Has the daemon push the image under its names, if that was asked for, and puts the files where they belong.
-async fn deliver(daemon: &Daemon, mut made: Made, outputs: Outputs, request: &BuildRequest, job: &Job) -> Result<Made> {
-    let started = Instant::now();
+async fn deliver(daemon: &Daemon, mut made: Made, outputs: Outputs, plan: &Plan<'_>, job: &Job) -> Result<Made> {
+    let (started, request) = (Instant::now(), plan.request);
     for tag in request.tags.iter().filter(|_| request.push) {
-        let pushed = moby::push::push(daemon, tag, moby::push::SILENCE, job).await?;
+        let pushed = moby::push::push(daemon, tag, moby::push::SILENCE, plan.environment, job).await?;
         made.pushed_bytes += pushed.bytes;
         made.digest.get_or_insert(pushed.digest);
         made.push_seconds = started.elapsed().as_secs_f64();

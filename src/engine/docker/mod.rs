@@ -132,7 +132,7 @@ impl DockerEngine {
         let started = Instant::now();
         let mut digest = None;
         for tag in &request.tags {
-            let pushed = push::push(daemon, tag, self.push_silence, job).await?;
+            let pushed = push::push(daemon, tag, self.push_silence, &self.environment, job).await?;
             totals.pushed_bytes += pushed.bytes;
             digest.get_or_insert(pushed.digest);
         }
