@@ -173,6 +173,16 @@ def test_a_layer_that_a_power_cut_damaged_is_made_anew(
     assert again.totals.pushed_bytes > 50_000
 
 
+@pytest.mark.usefixtures("store")
+def test_an_image_without_a_name_has_the_daemons(project: Callable[..., Path], busybox: str) -> None:
+    root = project({"Dockerfile": f"FROM {busybox}\nCOPY a /a\n", "a": uuid.uuid4().hex})
+    outcome = zenml_cooper.build(root, engine="native", outputs=["type=docker"])
+    try:
+        assert docker("run", "--rm", outcome.image, "cat", "/a") == (root / "a").read_text()
+    finally:
+        docker("rmi", "--force", outcome.image)
+
+
 def _build(root: Path, store: Path, output: Path, *flags: str) -> "subprocess.Popen[bytes]":
     cooper = str(Path(sys.executable).with_name("cooper"))
     command = [cooper, "build", "--engine", "native", "--progress", "quiet", *flags]

@@ -118,11 +118,12 @@ async fn with_buildkitd(ready: &Ready, plan: &Plan<'_>, job: &Job) -> Result<Mad
             job.events.send(event).await;
         }
     }
-    outputs.keep(job).await?;
+    let loaded = outputs.keep(job).await?;
     caches.keep(&solved.response, job).await?;
     let id = |key: &str| solved.response.get(key).cloned();
     Ok(Made {
-        image: id("containerimage.config.digest")
+        image: loaded
+            .or_else(|| id("containerimage.config.digest"))
             .or_else(|| id("containerimage.digest"))
             .unwrap_or_else(|| place(request)),
         digest: pushed,

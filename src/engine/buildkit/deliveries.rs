@@ -142,7 +142,8 @@ impl Receive for LayoutDirectory {
 pub(super) struct IntoDaemon {
     pub(super) daemon: Daemon,
     cancel: Cancel,
-    loaded: Once<()>,
+    /// What it calls the image.
+    loaded: Once<Option<String>>,
 }
 
 impl IntoDaemon {
@@ -156,14 +157,14 @@ impl Receive for IntoDaemon {
     async fn receive(&self, content: Incoming) -> Result<()> {
         self.loaded.begin()?;
         let loaded = images::load(&self.daemon, content, &self.cancel).await;
-        loaded.map_err(|error| match error {
+        let names = loaded.map_err(|error| match error {
             // It is not the worker that went away.
             Error::DaemonProtocol { .. } | Error::DaemonUnreachable { .. } => {
                 Error::DaemonRefused { action: "to load the image".into(), status: 503, message: error.to_string() }
             }
             other => other,
         })?;
-        self.loaded.swap(Slot::Full(()));
+        self.loaded.swap(Slot::Full(names.into_iter().next()));
         Ok(())
     }
 }
@@ -225,18 +226,28 @@ pub(super) enum Delivery {
     Daemon(Arc<IntoDaemon>),
 }
 
+/// What is known of an output once it is there.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// What could not be written.
+    pub(super) left_out: Vec<String>,
+    /// What a daemon calls the image, which knows one without a name by its configuration or by its manifest.
+    pub(super) loaded: Option<String>,
+}
+
 impl Delivery {
-    /// Gives what was written its name; the result is what could not be written.
-    pub(super) fn keep(&self) -> Result<Vec<String>> {
+    /// Gives what was written its name.
+    pub(super) fn keep(&self) -> Result<Kept> {
+        let mut kept = Kept::default();
         match self {
             Self::Archive(archive) => archive.keep()?,
             Self::Layout(layout) => layout.keep()?,
-            Self::Daemon(daemon) => daemon.loaded.take()?,
+            Self::Daemon(daemon) => kept.loaded = daemon.loaded.take()?,
             Self::Files(files) => {
                 files.keep()?;
-                return Ok(files.folder.left_out());
+                kept.left_out = files.folder.left_out();
             }
         }
-        Ok(Vec::new())
+        Ok(kept)
     }
 }

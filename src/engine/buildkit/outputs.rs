@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::deliveries::{ArchiveFile, Delivery, Files, IntoDaemon, LayoutDirectory};
+use super::deliveries::{ArchiveFile, Delivery, Files, IntoDaemon, Kept, LayoutDirectory};
 use super::exporters;
 use super::worker::Ready;
 use crate::buildkit::Exporter;
@@ -180,15 +180,21 @@ impl Outputs {
         Ok(())
     }
 
-    /// Gives everything its name, once the build has succeeded, and tells what there is to be told.
-    pub(super) async fn keep(self, job: &Job) -> Result<()> {
+    /// Gives everything its name, once the build has succeeded, and tells what there is to be told. The result is what a daemon
+    /// calls the image that was loaded into it.
+    pub(super) async fn keep(self, job: &Job) -> Result<Option<String>> {
         let Self { deliveries, notice, .. } = self;
         let keep = move || deliveries.iter().map(Delivery::keep).collect::<Result<Vec<_>>>();
-        let left_out = blocking(keep).await?;
-        for message in left_out.into_iter().flatten().chain(notice) {
+        let mut name = None;
+        let mut messages = Vec::new();
+        for Kept { left_out, loaded } in blocking(keep).await? {
+            name = loaded.or(name);
+            messages.extend(left_out);
+        }
+        for message in messages.into_iter().chain(notice) {
             job.events.send(Event::Notice { message }).await;
         }
-        Ok(())
+        Ok(name)
     }
 }
 

@@ -66,8 +66,9 @@ pub(super) async fn deliver(shared: &Shared, product: &Product) -> Result<Delive
         delivered.digest = Some(pushed.digest);
         delivered.pushed_bytes = pushed.bytes;
     }
+    let mut loaded = None;
     for output in &request.outputs {
-        write(shared, product, output).await?;
+        loaded = write(shared, product, output).await?.or(loaded);
     }
     // What stays on this machine may be the base of the next build.
     let stays = |output: &Output| matches!(output, Output::Docker { dest: None } | Output::Store);
@@ -80,7 +81,7 @@ pub(super) async fn deliver(shared: &Shared, product: &Product) -> Result<Delive
     delivered.image = match (request.tags.first(), delivered.digest) {
         (Some(tag), Some(digest)) => tag.with_digest(digest).to_string(),
         (Some(tag), None) => tag.to_string(),
-        (None, _) => delivered.config_digest.to_string(),
+        (None, _) => loaded.unwrap_or_else(|| delivered.config_digest.to_string()),
     };
     Ok(delivered)
 }
@@ -153,7 +154,8 @@ impl Writer {
     }
 }
 
-async fn write(shared: &Shared, product: &Product, output: &Output) -> Result<()> {
+/// The result is what a daemon calls the image, which knows one without a name by its configuration or by its manifest.
+async fn write(shared: &Shared, product: &Product, output: &Output) -> Result<Option<String>> {
     match output {
         Output::Oci { dest, tar } => {
             let dest = dest.clone();
@@ -167,7 +169,7 @@ async fn write(shared: &Shared, product: &Product, output: &Output) -> Result<()
                     image::write_layout(image, &dest, watch)
                 }
             };
-            writer.run(what, write).await
+            writer.run(what, write).await?;
         }
         Output::Docker { dest: Some(dest) } => {
             let dest = dest.clone();
@@ -176,17 +178,18 @@ async fn write(shared: &Shared, product: &Product, output: &Output) -> Result<()
             let write = move |image: Image<'_>, watch: Watch<'_>| {
                 image::write_archive(image, ArchiveKind::Docker, &dest, watch)
             };
-            writer.run(what, write).await
+            writer.run(what, write).await?;
         }
-        Output::Local { dest } => local(shared, product, dest).await,
+        Output::Local { dest } => local(shared, product, dest).await?,
         // It is kept there once everything else is written.
-        Output::Store => Ok(()),
+        Output::Store => {}
         Output::Docker { dest: None } => {
             let daemon =
                 shared.job.cancel.guard(find(&shared.request.engine, &shared.environment, &mut Vec::new())).await?;
-            load(shared, product, &daemon).await
+            return load(shared, product, &daemon).await;
         }
     }
+    Ok(None)
 }
 
 /// Keeps the image in the store under its names, for the next build.
@@ -248,8 +251,8 @@ async fn hand_over(shared: &Shared, product: &Product) -> Result<()> {
     Ok(())
 }
 
-/// Loads the image into a daemon while its archive is written.
-async fn load(shared: &Shared, product: &Product, daemon: &Daemon) -> Result<()> {
+/// Loads the image into a daemon while its archive is written. The result is what that calls it.
+async fn load(shared: &Shared, product: &Product, daemon: &Daemon) -> Result<Option<String>> {
     let writer = Writer::new(shared, product, Family::Docker).await?;
     let (end, archive) = tokio::io::duplex(PIPE);
     let mut end = SyncIoBridge::new(end);
@@ -264,6 +267,6 @@ async fn load(shared: &Shared, product: &Product, daemon: &Daemon) -> Result<()>
         images::load(daemon, archive, &shared.job.cancel)
     );
     // What broke first is told: the daemon's reason, if it has one.
-    loaded?;
-    written
+    let loaded = loaded?;
+    written.map(|()| loaded.into_iter().next())
 }
