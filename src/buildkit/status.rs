@@ -28,6 +28,7 @@ struct Step {
     started: Option<f64>,
     seconds: f64,
     cached: bool,
+    printed: bool,
     error: Option<String>,
     decoders: [Utf8Decoder; 2],
     tail: Tail,
@@ -97,7 +98,8 @@ impl Steps {
         }
         step.running = false;
         step.seconds += (completed - step.started.unwrap_or(completed)).max(0.0);
-        step.cached = vertex.cached;
+        // A result from elsewhere is found first and fetched later, as if that were the step. A step that prints has run.
+        step.cached = vertex.cached || (step.cached && !step.printed);
         step.error = (!vertex.error.is_empty()).then(|| vertex.error.clone());
         self.last_end = Some(self.last_end.map_or(completed, |last| last.max(completed)));
         self.done.retain(|id| *id != vertex.digest);
@@ -134,6 +136,7 @@ impl Steps {
             return;
         }
         if let Some(step) = self.by_id.get_mut(id) {
+            step.printed = true;
             step.tail.push(&text);
         }
         self.events.send(Event::StepLog { id: self.event_id(id), stream, text }).await;
@@ -292,6 +295,20 @@ mod tests {
         assert_eq!(drain(&mut receiver), expected);
         assert_eq!(steps.outcomes(), [StepOutcome { name, seconds: 2.0, cached: false }]);
         assert_eq!((steps.counts(), steps.tail("d")), ((1, 0), vec!["gr\u{fc}\u{df}e".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_cached_step_stays_cached_unless_it_runs() {
+        let mut steps = Steps::new(Events::none(), None);
+        let ended = |cached, number| Vertex { cached, ..vertex("d", "[1/1] RUN x", number, Some(number + 1)) };
+        for (cached, number) in [(true, 1), (false, 3)] {
+            steps.apply(StatusResponse { vertexes: vec![ended(cached, number)], ..Default::default() }).await;
+            assert_eq!(steps.counts(), (1, 1));
+        }
+        steps.apply(StatusResponse { vertexes: vec![vertex("d", "[1/1] RUN x", 5, None)], ..Default::default() }).await;
+        let (logs, vertexes) = (vec![log("d", b"it runs\n")], vec![ended(false, 5)]);
+        steps.apply(StatusResponse { logs, vertexes, ..Default::default() }).await;
+        assert_eq!(steps.counts(), (1, 0));
     }
 
     #[tokio::test]
