@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 pub(crate) struct Api {
     dialer: Dialer,
     pool: Client<Connector, Body>,
+    refusal: Refusal,
     /// `/v1.41`, or empty before the version is known.
     prefix: String,
     /// The typed client, for calls that need no stream.
@@ -58,7 +59,9 @@ struct ErrorBody {
 impl Api {
     /// A client that speaks this version of the API (of the daemon's own, if `None`).
     pub(crate) fn new(dialer: Dialer, version: Option<ClientVersion>) -> Result<Self> {
-        let pool = Client::builder(TokioExecutor::new()).build(Connector(dialer.clone()));
+        let refusal = Refusal::default();
+        let connector = Connector { dialer: dialer.clone(), refusal: Arc::clone(&refusal) };
+        let pool = Client::builder(TokioExecutor::new()).build(connector);
         let shared = pool.clone();
         let transport = move |request: BollardRequest| {
             let pool = shared.clone();
@@ -69,7 +72,7 @@ impl Api {
         let docker =
             Docker::connect_with_custom_transport(transport, Some("http://docker"), CALL_TIMEOUT.as_secs(), &version)
                 .map_err(|error| Error::internal(error.to_string()))?;
-        Ok(Self { dialer, pool, prefix, docker })
+        Ok(Self { dialer, pool, refusal, prefix, docker })
     }
 
     pub(crate) const fn dialer(&self) -> &Dialer {
@@ -150,7 +153,14 @@ impl Api {
             }
             source = cause.source();
         }
-        self.broken(error, action)
+        match self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(reason) => self.no_tls(reason),
+            None => self.broken(error, action),
+        }
+    }
+
+    fn no_tls(&self, reason: String) -> Error {
+        Error::DaemonConfig { setting: format!("TLS with {}", self.endpoint()), reason }
     }
 
     /// What an error in the middle of a connection means. A TLS alert or a failed `ssh` shows only here.
@@ -161,7 +171,7 @@ impl Api {
             last = cause.to_string();
             if let Some(io) = cause.downcast_ref::<std::io::Error>() {
                 if is_tls_error(io) {
-                    return Error::DaemonConfig { setting: format!("TLS with {}", self.endpoint()), reason: last };
+                    return self.no_tls(last);
                 }
                 if io.kind() == std::io::ErrorKind::ConnectionRefused {
                     return self.dialer.failed(io);
@@ -187,9 +197,16 @@ where
     body.map_err(Into::into).boxed_unsync()
 }
 
+/// Why the other side refused TLS on a pooled connection. If it does so before the request was sent, the pool only says that the
+/// connection was not ready.
+type Refusal = Arc<Mutex<Option<String>>>;
+
 /// The dialer, as hyper's pool calls it.
 #[derive(Clone)]
-struct Connector(Dialer);
+struct Connector {
+    dialer: Dialer,
+    refusal: Refusal,
+}
 
 /// Carries our error through the pool's.
 #[derive(Debug)]
@@ -213,10 +230,10 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let dialer = self.0.clone();
+        let Self { dialer, refusal } = self.clone();
         Box::pin(async move {
             match dialer.dial().await {
-                Ok(stream) => Ok(TokioIo::new(Pooled(stream))),
+                Ok(stream) => Ok(TokioIo::new(Pooled { stream, refusal })),
                 Err(error) => Err(ConnectFailure(Mutex::new(Some(error)))),
             }
         })
@@ -224,7 +241,10 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// A stream that hyper's pool may keep.
-struct Pooled(BoxedStream);
+struct Pooled {
+    stream: BoxedStream,
+    refusal: Refusal,
+}
 
 impl Connection for Pooled {
     fn connected(&self) -> Connected {
@@ -238,20 +258,26 @@ impl AsyncRead for Pooled {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && is_tls_error(error)
+        {
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }
+        read
     }
 }
 
 impl AsyncWrite for Pooled {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
