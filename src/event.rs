@@ -39,7 +39,7 @@ pub enum Event {
     StepDone { id: String, name: String, seconds: f64, cached: bool, error: Option<String> },
     /// A layer moves to (or is already in) the registry. `status` is the daemon's word, e.g. `Pushing`.
     Push { reference: String, layer: String, status: String, current: u64, total: u64 },
-    /// The push ended.
+    /// The push ended. No seconds are those of a worker that pushes while it builds.
     Pushed { reference: String, digest: String, seconds: f64 },
     /// Something the user should know that is no error.
     Warning { code: String, message: String },

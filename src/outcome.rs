@@ -47,7 +47,7 @@ pub struct Totals {
     pub context_seconds: f64,
     /// From the first step to the last.
     pub build_seconds: f64,
-    /// From the first pushed byte to the manifest.
+    /// From the first pushed byte to the manifest; 0 where a worker pushes, which is part of its build.
     pub push_seconds: f64,
     /// Files in the context.
     pub context_files: u64,
@@ -55,7 +55,7 @@ pub struct Totals {
     pub context_bytes: u64,
     /// Bytes of the context that went to the builder; with a warm BuildKit only what changed.
     pub sent_bytes: u64,
-    /// Bytes of the layers that went to the registry.
+    /// Bytes of the layers that went to the registry; 0 where a worker pushes, which does not tell.
     pub pushed_bytes: u64,
     /// Steps taken from the cache.
     pub cached_steps: u64,

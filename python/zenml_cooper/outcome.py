@@ -25,12 +25,13 @@ class Totals:
     context_seconds: float
     build_seconds: float
     push_seconds: float
+    """0 where a BuildKit worker pushes: that is part of its build."""
     context_files: int
     context_bytes: int
     sent_bytes: int
     """Bytes of the context that went to the builder; with a warm BuildKit only what changed."""
     pushed_bytes: int
-    """Bytes of the layers that went to the registry."""
+    """Bytes of the layers that went to the registry; 0 where a BuildKit worker pushes, which does not tell."""
     cached_steps: int
     total_steps: int
 

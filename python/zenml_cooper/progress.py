@@ -84,10 +84,17 @@ def summary(outcome: Mapping[str, Any]) -> str:
     context = f"{count(totals['context_files'], 'file')}, {size(totals['context_bytes'])}{sent}"
     parts = [f"context {seconds(totals['context_seconds'])} ({context})"]
     steps = f"{totals['cached_steps']} of {count(totals['total_steps'], 'step')} cached"
-    parts.append(f"build {seconds(totals['build_seconds'])} ({steps})")
-    if outcome["digest"]:
+    # A BuildKit worker pushes while it builds, and does not tell how much.
+    apart = outcome["digest"] and totals["push_seconds"]
+    what = "build" if apart or not outcome["digest"] else "build and push"
+    parts.append(f"{what} {seconds(totals['build_seconds'])} ({steps})")
+    if apart:
         parts.append(f"push {seconds(totals['push_seconds'])} ({size(totals['pushed_bytes'])})")
     return f"Built {outcome['image']} in {seconds(totals['seconds'])}: {', '.join(parts)}"
+
+
+def _took(event: Event) -> str:
+    return f" in {seconds(event['seconds'])}" if event["seconds"] else ""
 
 
 def engine_line(event: Event) -> str:
@@ -217,7 +224,7 @@ class _Plain(Renderer):
         self._write(sanitize(f"push {event['reference']}: {event['layer']} {event['status']}{total}"))
 
     def on_pushed(self, event: Event) -> None:
-        self._write(f"pushed {event['reference']} in {seconds(event['seconds'])}: {event['digest']}")
+        self._write(f"pushed {event['reference']}{_took(event)}: {event['digest']}")
 
     def on_warning(self, event: Event) -> None:
         self._write(f"warning: {sanitize(event['message'])}", logging.WARNING)
@@ -372,7 +379,7 @@ class _Tree(Renderer):
 
     def on_pushed(self, event: Event) -> None:
         self._layers.pop(sanitize(event["reference"]), None)
-        self._line("pushed", f"{event['reference']} in {seconds(event['seconds'])}", "green")
+        self._line("pushed", f"{event['reference']}{_took(event)}", "green")
 
     def on_warning(self, event: Event) -> None:
         self._paragraph("warning", event["message"], "yellow")

@@ -56,6 +56,18 @@ MARKS = {
 }
 
 
+def test_a_push_that_is_part_of_the_build_has_no_numbers_of_its_own() -> None:
+    assert "build 9.9 s (3 of 7 steps cached), push 2.1 s (34.0 MB)" in summary(OUTCOME)
+    unknown = {**OUTCOME["totals"], "push_seconds": 0.0, "pushed_bytes": 0}
+    told = summary({**OUTCOME, "totals": unknown})
+    assert told.endswith("build and push 9.9 s (3 of 7 steps cached)")
+    assert summary({**OUTCOME, "digest": None, "totals": unknown}).endswith("build 9.9 s (3 of 7 steps cached)")
+    stream = io.StringIO()
+    with renderer("plain", stream=stream) as show:
+        show({"type": "pushed", "reference": "r/a:1", "digest": "sha256:0", "seconds": 0.0})
+    assert stream.getvalue() == "pushed r/a:1: sha256:0\n"
+
+
 def test_there_is_a_mark_for_every_event() -> None:
     assert {event["type"] for event in EVENTS} == set(MARKS)
     assert get_args(Mode) == MODES
