@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -391,7 +391,7 @@ impl Error {
                 "see `cooper doctor --engine native`, or build with `--engine docker`, flavor `cooper_docker`"
             }
             Self::Sandbox { .. } => "`cooper doctor --engine native` says what works on this machine",
-            Self::OutputFailed { .. } => "check the space and the permissions there",
+            Self::OutputFailed { .. } => "check the path and the permissions there",
             Self::Internal { .. } => "please report this, with the output of `cooper doctor --json`",
             _ => return None,
         };
@@ -414,6 +414,16 @@ impl Error {
             | Self::FetchFailed { location, .. } => location.as_deref(),
             Self::StepFailed(step) => step.location.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Why something cannot be written to a path: [`Self::NoSpace`], or else [`Self::OutputFailed`].
+    pub(crate) fn unwritten(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { message: format!("writing `{}`: {source}", path.display()) }
+            }
+            _ => Self::OutputFailed { path: path.to_owned(), source },
         }
     }
 
@@ -461,6 +471,13 @@ mod tests {
             source: vec!["  RUNN x".into()],
         };
         assert_eq!(location.frame(), "  --> Dockerfile:10:3\n10 |   RUNN x\n   |   ^^^^\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_path() {
+        let code = |kind: io::ErrorKind| Error::unwritten(Path::new("x"), kind.into()).code();
+        assert_eq!(code(io::ErrorKind::StorageFull), "no-space");
+        assert_eq!(code(io::ErrorKind::PermissionDenied), "output-failed");
     }
 
     #[test]

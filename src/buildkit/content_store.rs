@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::trouble::unwritten;
 use crate::digest::Digest;
 use crate::error::Error;
 
@@ -109,7 +108,7 @@ impl Store {
         let entries = match fs::read_dir(self.root.join(BLOBS)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Fault::Ours(unwritten(&self.root, error))),
+            Err(error) => return Err(Fault::Ours(Error::unwritten(&self.root, error))),
         };
         let digest = |entry: io::Result<fs::DirEntry>| -> Option<Digest> {
             format!("sha256:{}", entry.ok()?.file_name().to_str()?).parse().ok()
@@ -169,7 +168,7 @@ impl Store {
             let readable = Permissions::from_mode(0o644);
             tempfile::Builder::new().prefix(".ingest-").permissions(readable).tempfile_in(&directory)
         });
-        made.map_err(|error| unwritten(&directory, error))
+        made.map_err(|error| Error::unwritten(&directory, error))
     }
 }
 
@@ -198,7 +197,7 @@ pub(super) struct Writing {
 
 impl Writing {
     fn failed(&self, error: io::Error) -> Fault {
-        Fault::Ours(unwritten(self.file.path(), error))
+        Fault::Ours(Error::unwritten(self.file.path(), error))
     }
 
     fn note(&self) {
@@ -244,6 +243,6 @@ impl Writing {
             return Err(Fault::Exists(found));
         }
         let kept = self.file.persist(&path);
-        kept.map(drop).map_err(|error| Fault::Ours(unwritten(&path, error.error)))
+        kept.map(drop).map_err(|error| Fault::Ours(Error::unwritten(&path, error.error)))
     }
 }

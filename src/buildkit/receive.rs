@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::landing;
 use super::packet::{FileType, Packet, PacketKind, Stat};
-use super::trouble::{Trouble, unwritten};
+use super::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::paths::compare_paths;
 
@@ -55,7 +55,7 @@ impl Folder {
     /// What an error at a path in the directory is.
     pub(super) fn failed(&self, path: &[u8], source: io::Error) -> Error {
         use std::os::unix::ffi::OsStrExt as _;
-        unwritten(&self.shown.join(std::ffi::OsStr::from_bytes(path)), source)
+        Error::unwritten(&self.shown.join(std::ffi::OsStr::from_bytes(path)), source)
     }
 
     /// An error for what no honest daemon sends.

@@ -1,7 +1,5 @@
 //! Errors that happen on our side of a session while the daemon only learns that something failed.
 
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
@@ -27,15 +25,5 @@ impl Trouble {
     /// The error that was kept, if there is one.
     pub fn take(&self) -> Option<Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Why something cannot be written to a path.
-pub(super) fn unwritten(path: &Path, source: io::Error) -> Error {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::NoSpace { message: format!("writing `{}`: {source}", path.display()) }
-        }
-        _ => Error::OutputFailed { path: path.to_owned(), source },
     }
 }

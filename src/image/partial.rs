@@ -79,5 +79,5 @@ impl Drop for Partial {
 }
 
 pub(super) fn failed(path: &Path, source: io::Error) -> Error {
-    Error::OutputFailed { path: path.to_owned(), source }
+    Error::unwritten(path, source)
 }

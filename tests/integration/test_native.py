@@ -173,6 +173,29 @@ def test_a_layer_that_a_power_cut_damaged_is_made_anew(
     assert again.totals.pushed_bytes > 50_000
 
 
+@pytest.mark.parametrize("output", ["type=oci,dest={}/x.tar", "type=oci,dest={}/x", "type=local,dest={}/x"])
+def test_a_full_disk_is_told_and_gets_nothing(
+    project: Callable[..., Path], store: Path, tmp_path: Path, output: str
+) -> None:
+    root = project({"Dockerfile": "FROM scratch\nCOPY a /\n", "a": random.Random(1).randbytes(3_000_000)})
+    small = tmp_path / "small"
+    small.mkdir()
+    script = (
+        'mount -t tmpfs -o size=1m none "$1" && "$2" build --engine native --progress quiet -o "$3" "$4"; ls -A "$1"'
+    )
+    cooper = Path(sys.executable).with_name("cooper")
+    shell = ["unshare", "--mount", "--map-root-user", "sh", "-c", script]
+    ended = subprocess.run(
+        [*shell, "sh", small, cooper, output.format(small), root],
+        env={**os.environ, "COOPER_CACHE_DIR": str(store)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "no space left" in ended.stderr, ended.stderr
+    assert ended.stdout == ""
+
+
 @pytest.mark.usefixtures("store")
 def test_an_image_without_a_name_has_the_daemons(project: Callable[..., Path], busybox: str) -> None:
     root = project({"Dockerfile": f"FROM {busybox}\nCOPY a /a\n", "a": uuid.uuid4().hex})

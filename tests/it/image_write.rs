@@ -283,9 +283,11 @@ fn what_cannot_be_written_says_so() {
     let below = file.join("below");
     assert_eq!(watched(|watch| write_layout(sample.image(), &file, watch)).unwrap_err().code(), "output-failed");
     assert_eq!(watched(|watch| write_layout(sample.image(), &below, watch)).unwrap_err().code(), "output-failed");
-    for path in [below.as_path(), dir.path(), Path::new("/dev/full")] {
+    for (path, code) in
+        [(below.as_path(), "output-failed"), (dir.path(), "output-failed"), (Path::new("/dev/full"), "no-space")]
+    {
         let error = watched(|watch| write_archive(sample.image(), ArchiveKind::Oci, path, watch)).unwrap_err();
-        assert_eq!(error.code(), "output-failed", "{}", path.display());
+        assert_eq!(error.code(), code, "{}", path.display());
     }
     assert_eq!(fs::read(&file).unwrap(), b"");
 }

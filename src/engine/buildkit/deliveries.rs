@@ -62,15 +62,6 @@ fn protocol(reason: &str) -> Error {
     Error::DaemonProtocol { action: "the output of a build".into(), reason: reason.into() }
 }
 
-fn unwritten(path: &Path, source: std::io::Error) -> Error {
-    match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Error::NoSpace { message: format!("writing `{}`: {source}", path.display()) }
-        }
-        _ => Error::OutputFailed { path: path.to_owned(), source },
-    }
-}
-
 /// An archive in a file.
 pub(super) struct ArchiveFile {
     path: PathBuf,
@@ -99,9 +90,9 @@ impl Receive for ArchiveFile {
         let copy = move || {
             let mut buffer = vec![0; BLOCK];
             loop {
-                match content.read(&mut buffer).map_err(|error| unwritten(&path, error))? {
+                match content.read(&mut buffer).map_err(|error| Error::unwritten(&path, error))? {
                     0 => return Ok(file),
-                    count => file.write_all(&buffer[..count]).map_err(|error| unwritten(&path, error))?,
+                    count => file.write_all(&buffer[..count]).map_err(|error| Error::unwritten(&path, error))?,
                 }
             }
         };
@@ -188,7 +179,7 @@ impl Drop for Beside {
 
 impl Files {
     pub(super) fn create(destination: &Path) -> Result<Self> {
-        let failed = |error| unwritten(destination, error);
+        let failed = |error| Error::unwritten(destination, error);
         if let Ok(there) = fs::metadata(destination) {
             if !there.is_dir() {
                 return Err(failed(std::io::ErrorKind::NotADirectory.into()));
@@ -209,7 +200,7 @@ impl Files {
     fn keep(&self) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
         let (inside, destination) = (beside.0.join("root"), self.destination.as_path());
-        let failed = |error| unwritten(destination, error);
+        let failed = |error| Error::unwritten(destination, error);
         match renameat_with(CWD, &inside, CWD, destination, RenameFlags::NOREPLACE) {
             // File systems that cannot do that have no other way to tell.
             Err(Errno::INVAL | Errno::NOSYS) => fs::rename(&inside, destination).map_err(failed),

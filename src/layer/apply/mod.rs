@@ -183,15 +183,7 @@ fn is_root() -> bool {
 }
 
 fn unwritten(path: &Path, source: io::Error) -> Error {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::NoSpace { message: format!("writing `{}`: {source}", path.display()) }
-        }
-        _ => match source.downcast::<Error>() {
-            Ok(ours) => ours,
-            Err(source) => Error::OutputFailed { path: path.to_owned(), source },
-        },
-    }
+    source.downcast().unwrap_or_else(|source| Error::unwritten(path, source))
 }
 
 /// The directory that a path is in, and its last part.
