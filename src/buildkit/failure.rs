@@ -21,8 +21,8 @@ pub struct Failure<'a> {
     pub steps: &'a Steps,
     /// The Dockerfile.
     pub dockerfile: &'a Dockerfile,
-    /// What went wrong on our side of the session.
-    pub trouble: Option<Error>,
+    /// What went wrong on our side of the session, oldest first.
+    pub trouble: Vec<Error>,
     /// An entry of the context whose name, or whose target, is no UTF-8.
     pub no_text: Option<&'a [u8]>,
     /// Whether a registry got credentials from us.
@@ -37,7 +37,7 @@ pub fn explain(mut failure: Failure<'_>) -> Error {
         return Error::DaemonProtocol { action: "the build".into(), reason };
     }
     let message = clean(failure.status.message());
-    if let Some(error) = failure.trouble.take().filter(|error| is_cause(error, &message)) {
+    if let Some(error) = std::mem::take(&mut failure.trouble).into_iter().find(|error| is_cause(error, &message)) {
         return error;
     }
     let details = details::read(failure.status);

@@ -197,7 +197,7 @@ fn finish(
             status: &status,
             steps,
             dockerfile,
-            trouble: session.trouble().take(),
+            trouble: std::iter::from_fn(|| session.trouble().take()).collect(),
             no_text: session.sent().no_text.get().map(Vec::as_slice),
             had_credentials: &|registry| session.gave_credentials(registry),
         })

@@ -60,10 +60,10 @@ impl Case {
     }
 
     async fn explain(&self) -> Error {
-        self.explain_with(None).await
+        self.explain_with([]).await
     }
 
-    async fn explain_with(&self, trouble: Option<Error>) -> Error {
+    async fn explain_with(&self, trouble: impl IntoIterator<Item = Error>) -> Error {
         let mut steps = Steps::new(Events::none(), None);
         if let Some((name, error)) = self.step {
             let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
@@ -82,7 +82,7 @@ impl Case {
             status: &self.status(),
             steps: &steps,
             dockerfile: &Dockerfile::parse("docker/Dockerfile", DOCKERFILE.as_bytes()),
-            trouble,
+            trouble: trouble.into_iter().collect(),
             no_text: Some(b"caf\xe9"),
             had_credentials: &|registry| registry == "registry.example.com:5000",
         })
@@ -231,15 +231,16 @@ async fn space_secrets_agents_and_targets_have_their_own_errors() {
 #[tokio::test]
 async fn our_own_errors_win_only_where_they_are_the_cause() {
     let changed = || Error::ContextChanged { path: "x".into(), expected: 1, found: "2".into() };
-    let error = Case::new("error from sender: `x` changed").explain_with(Some(changed())).await;
+    let error = Case::new("error from sender: `x` changed").explain_with([changed()]).await;
     assert_eq!(error.code(), "context-changed");
     // The step can do without the secret, and failed for another reason.
-    let absent = Error::SecretUnavailable { id: "token".into(), reason: "the variable is not set".into() };
+    let absent = || Error::SecretUnavailable { id: "token".into(), reason: "the variable is not set".into() };
+    let error = Case::new("error from sender: `x` changed").explain_with([absent(), changed()]).await;
+    assert_eq!(error.code(), "context-changed", "what came before it is none");
     let text = "process \"x\" did not complete successfully: exit code: 1";
     let error =
-        Case::new(text).step("[build 3/4] RUN pip install -r requirements.txt", text).explain_with(Some(absent)).await;
+        Case::new(text).step("[build 3/4] RUN pip install -r requirements.txt", text).explain_with([absent()]).await;
     assert_eq!(error.code(), "step-failed");
-    let absent = Error::SecretUnavailable { id: "token".into(), reason: "the variable is not set".into() };
-    let error = Case::new("secret token: not found").explain_with(Some(absent)).await;
+    let error = Case::new("secret token: not found").explain_with([absent()]).await;
     assert!(error.to_string().contains("the variable is not set"), "{error}");
 }
