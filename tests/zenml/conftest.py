@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from zenml_cooper import _core
+
 NATIVE = "zenml_cooper.flavors.NativeImageBuilderFlavor"
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
@@ -304,3 +306,17 @@ def component() -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Takes the place of the native module's builds; what they are asked for is checked by it, and collected."""
+    seen: list[dict[str, Any]] = []
+
+    def build(request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        _core.check_request(request)
+        seen.append(request)
+        return {**_core._exercise_for_test({}), "image": request["tags"][0]}
+
+    monkeypatch.setattr(_core, "build", build)
+    return seen

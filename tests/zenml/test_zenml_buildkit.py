@@ -38,20 +38,6 @@ def builder(component: Callable[..., Any]) -> Builder:
     return lambda **config: component(BuildKitImageBuilderFlavor(), **config)
 
 
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Takes the place of the native module's builds; what they are asked for is checked by it, and collected."""
-    seen: list[dict[str, Any]] = []
-
-    def build(request: dict[str, Any], **_: Any) -> dict[str, Any]:
-        _core.check_request(request)
-        seen.append(request)
-        return {**_core._exercise_for_test({}), "image": request["tags"][0]}
-
-    monkeypatch.setattr(_core, "build", build)
-    return seen
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from zenml_cooper import _build, _core
 from zenml_cooper.config import NativeImageBuilderConfig
 from zenml_cooper.context import CooperBuildContext
 from zenml_cooper.flavors import NativeImageBuilderFlavor
@@ -22,20 +21,6 @@ Builder = Callable[..., native.NativeImageBuilder]
 @pytest.fixture
 def builder(component: Callable[..., Any]) -> Builder:
     return lambda **config: component(NativeImageBuilderFlavor(), **config)
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Takes the place of the native module, which checks what it is asked for; collects that."""
-    seen: list[dict[str, Any]] = []
-
-    def build(request: dict[str, Any], **_: Any) -> dict[str, Any]:
-        _core.check_request(request)
-        seen.append(request)
-        return {"image": request["tags"][0]}
-
-    monkeypatch.setattr(_build, "run", build)
-    return seen
 
 
 @pytest.fixture(params=[True, False], ids=["daemon", "no-daemon"])
