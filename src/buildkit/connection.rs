@@ -215,11 +215,18 @@ fn worker(record: control::types::WorkerRecord) -> WorkerInfo {
         architecture: platform.architecture.clone(),
         variant: Some(platform.variant.clone()).filter(|variant| !variant.is_empty()),
     };
+    // Docker's names its own twice.
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in record.platforms.iter().map(platform) {
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
     WorkerInfo {
         executor: label("executor"),
         snapshotter: label("snapshotter"),
         host: label("hostname"),
-        platforms: record.platforms.iter().map(platform).collect(),
+        platforms,
         id: record.id,
     }
 }
@@ -227,6 +234,18 @@ fn worker(record: control::types::WorkerRecord) -> WorkerInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_there_once() {
+        let platform = |architecture: &str| bollard_buildkit_proto::pb::Platform {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            ..Default::default()
+        };
+        let platforms = ["amd64", "amd64", "386", "amd64"].map(platform).into();
+        let worker = worker(control::types::WorkerRecord { platforms, ..Default::default() });
+        assert_eq!(worker.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/amd64", "linux/386"]);
+    }
 
     #[test]
     fn releases_are_read() {
