@@ -15,13 +15,14 @@ const TRIES: u32 = 10_000;
 /// Behind `..`, the kernel cannot be sure to be still inside if anything was renamed or mounted meanwhile, anywhere on the
 /// machine: it says `EAGAIN` and means it (`openat2(2)`). Fails with that only if it never stops.
 pub(crate) fn open(root: impl AsFd, path: impl Arg + Copy, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
-    for _ in 1..TRIES {
+    let mut tries = 1;
+    loop {
         match openat2(&root, path, flags, Mode::empty(), how) {
-            Err(Errno::AGAIN) => std::thread::yield_now(),
+            Err(Errno::AGAIN) if tries < TRIES => std::thread::yield_now(),
             result => return result,
         }
+        tries += 1;
     }
-    openat2(root, path, flags, Mode::empty(), how)
 }
 
 #[cfg(test)]

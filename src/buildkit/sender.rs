@@ -148,7 +148,7 @@ async fn transfer(
     let queue = Arc::new(Mutex::new(queue));
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        let (listing, queue, outgoing, sent) = (listing.clone(), queue.clone(), outgoing.clone(), Arc::clone(&sent));
+        let (listing, queue, outgoing, sent) = (listing.clone(), queue.clone(), outgoing.clone(), sent.clone());
         readers.spawn_blocking(move || read_files(&listing, &queue, &outgoing, &sent));
     }
     let list = send_list(&listing, outgoing, &sent);

@@ -133,6 +133,11 @@ impl Credentials for Fixed {
     }
 }
 
+/// Whether the daemon knows images by their manifests, and not by their configurations.
+pub(crate) fn has_containerd_store() -> bool {
+    docker(&["info", "--format", "{{json .DriverStatus}}"]).contains("io.containerd.snapshotter")
+}
+
 /// What the plain registry says is the digest of a tag.
 pub(crate) fn registry_digest(image: &str) -> String {
     let (registry, rest) = image.split_once('/').unwrap();

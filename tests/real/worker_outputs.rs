@@ -14,7 +14,7 @@ use cooper::image::{self, Place, Scheme, Selector};
 use cooper::outcome::Outcome;
 use cooper::request::{BuildRequest, CacheSpec, EngineKind, Output};
 
-use crate::docker_bed::{Bench, context, docker, error, fresh, registry_digest, request};
+use crate::docker_bed::{Bench, context, docker, error, fresh, has_containerd_store, registry_digest, request};
 
 /// A request for the buildkitd, if there is one.
 fn on_worker(request: BuildRequest) -> Option<BuildRequest> {
@@ -156,6 +156,9 @@ async fn an_image_that_goes_nowhere_else_can_be_run() {
         let (outcome, events) = build(&request).await;
         assert_eq!(docker(&["run", "--rm", &tag, "cat", "/a"]), "A");
         assert_eq!(outcome.image, tag);
+        if !has_containerd_store() {
+            assert_eq!(docker(&["inspect", "-f", "{{.Id}}", &tag]), outcome.config_digest.unwrap().to_string());
+        }
         assert_eq!(notices(&events).contains("was loaded into Docker"), is_notice, "{events:?}");
     }
     docker(&["rmi", "-f", &tag]);
