@@ -167,8 +167,8 @@ impl Connection {
             let reason = match tokio::time::timeout(self.patience.answer, asked).await {
                 Ok(Ok(_)) => continue,
                 // It answers, though with a refusal.
-                Ok(Err(status)) if std::error::Error::source(&status).is_none() => continue,
-                Ok(Err(status)) => told(&status),
+                Ok(Err(status)) if !is_broken(&status) => continue,
+                Ok(Err(status)) => self.reason(&status).await,
                 Err(_) => format!("it gave no answer for {} s", self.patience.answer.as_secs_f32()),
             };
             return Error::DaemonProtocol { action: "the build".into(), reason };

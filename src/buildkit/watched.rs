@@ -80,15 +80,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
-            // It ended without an answer: the next read says why, and a failed write would hide that.
-            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(bytes.len())),
+            // The other side is gone: the next read says why, and a failed write would hide that.
+            Err(error) if is_gone(&error) => Poll::Ready(Ok(bytes.len())),
             written => Poll::Ready(written),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
-            Err(error) if self.silent && is_gone(&error) => Poll::Ready(Ok(())),
+            Err(error) if is_gone(&error) => Poll::Ready(Ok(())),
             flushed => Poll::Ready(flushed),
         }
     }
@@ -105,13 +105,25 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     async fn reason(said: &[u8]) -> String {
         let (mut stream, why) = Watched::new(said);
         let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err().to_string();
         assert_eq!(error, why.noted().await);
         error
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_does_not_hide_why() {
+        let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (mut stream, why) = Watched::new(ours);
+        theirs.write_all(b"PRI").await.unwrap();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        drop(theirs);
+        stream.write_all(b"more").await.unwrap();
+        stream.read_u8().await.unwrap_err();
+        assert_eq!(why.noted().await, "it ended the connection");
     }
 
     #[tokio::test]
